@@ -1,0 +1,21 @@
+//! The host's side: start a plugin under a guard, call it with deadlines, stop it.
+//!
+//! Nothing of a plugin outlives its host: it runs in a process group of its own under a
+//! guard, a re-executed host binary that kills the group the moment the host is gone.
+//! A program that hosts plugins must call [`run_guard_if_asked`] first thing in `main`.
+
+mod client;
+mod failure;
+mod guard;
+mod launch;
+mod output;
+mod process;
+mod supervise;
+
+pub use client::CallError;
+pub use failure::{StartCause, StartError};
+pub use guard::run_guard_if_asked;
+pub use launch::{Launch, Plugin};
+pub use supervise::{StartFailure, Supervised, SupervisedStatus};
+
+pub use crate::handshake::HandshakeError;

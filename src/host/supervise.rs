@@ -1,0 +1,156 @@
+//! A plugin that is there again after it died: restart with backoff, `Init` again.
+//!
+//! Callers take the plugin for one call and get the error of a plugin that is gone;
+//! they never wait for a restart longer than their own deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::client::CallError;
+use super::failure::StartError;
+use super::launch::{Launch, Plugin};
+use crate::contract::Settings;
+
+/// First wait before a restart; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait before a restart.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A plugin that lived this long starts with the shortest wait again.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Where a supervised plugin stands.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum SupervisedStatus {
+    /// The first start is under way.
+    Starting,
+    /// It runs and is initialized.
+    Up(Arc<Plugin>),
+    /// It ended or could not be started; it is tried again.
+    Down(Arc<StartFailure>),
+    /// It was stopped for good.
+    Stopped,
+}
+
+/// Why a supervised plugin is down.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailure {
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It ran and ended.
+    #[error("the plugin {0}")]
+    Ended(String),
+}
+
+/// A plugin under supervision. Dropping it kills the plugin.
+pub struct Supervised {
+    status: watch::Receiver<SupervisedStatus>,
+    stopping: CancellationToken,
+}
+
+impl Supervised {
+    /// Starts the plugin and keeps it running until `stop`. Must be called on a tokio
+    /// runtime.
+    pub fn start(launch: Launch, config: Vec<u8>, settings: Settings) -> Self {
+        let (sender, status) = watch::channel(SupervisedStatus::Starting);
+        let stopping = CancellationToken::new();
+        tokio::spawn(keep_running(launch, config, settings, sender, stopping.clone()));
+        Self { status, stopping }
+    }
+
+    /// Where it stands; changes with every start and end.
+    pub fn status(&self) -> watch::Receiver<SupervisedStatus> {
+        self.status.clone()
+    }
+
+    /// The running plugin, or why there is none, waiting at most `limit`.
+    pub async fn plugin(
+        &self,
+        call: &'static str,
+        limit: Duration,
+    ) -> Result<Arc<Plugin>, CallError> {
+        let mut status = self.status.clone();
+        let up = status.wait_for(|status| {
+            matches!(status, SupervisedStatus::Up(_) | SupervisedStatus::Stopped)
+        });
+        if let Ok(Ok(status)) = tokio::time::timeout(limit, up).await
+            && let SupervisedStatus::Up(plugin) = &*status
+        {
+            return Ok(Arc::clone(plugin));
+        }
+        let message = match &*self.status.borrow() {
+            SupervisedStatus::Down(failure) => {
+                failure.to_string().lines().next().unwrap_or_default().to_owned()
+            }
+            SupervisedStatus::Stopped => "it was stopped".into(),
+            SupervisedStatus::Starting | SupervisedStatus::Up(_) => "it is starting".into(),
+        };
+        Err(CallError::Gone { call, message })
+    }
+
+    /// Ends the plugin for good: its own shutdown within `limit`, then go-plugin's.
+    pub async fn stop(&self, limit: Duration) {
+        let running = match &*self.status.borrow() {
+            SupervisedStatus::Up(plugin) => Some(Arc::clone(plugin)),
+            _ => None,
+        };
+        self.stopping.cancel();
+        if let Some(plugin) = running {
+            plugin.stop(limit).await;
+        }
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+async fn keep_running(
+    launch: Launch,
+    config: Vec<u8>,
+    settings: Settings,
+    sender: watch::Sender<SupervisedStatus>,
+    stopping: CancellationToken,
+) {
+    let mut backoff = MIN_BACKOFF;
+    loop {
+        let started = Instant::now();
+        let start = Plugin::start(&launch, &config, &settings);
+        let start = tokio::select! {
+            start = start => start,
+            () = stopping.cancelled() => break,
+        };
+        let failure = match start {
+            Ok(plugin) => {
+                let ended = plugin.ended();
+                let plugin = Arc::new(plugin);
+                let _ = sender.send(SupervisedStatus::Up(plugin));
+                tokio::select! {
+                    how = ended => {
+                        tracing::warn!(binary = %launch.binary.display(), how, "plugin ended, starting it again");
+                        StartFailure::Ended(how)
+                    }
+                    () = stopping.cancelled() => break,
+                }
+            }
+            Err(error) => StartFailure::Start(error),
+        };
+        let _ = sender.send(SupervisedStatus::Down(Arc::new(failure)));
+        if started.elapsed() >= STEADY {
+            backoff = MIN_BACKOFF;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            () = stopping.cancelled() => break,
+        }
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+    let _ = sender.send(SupervisedStatus::Stopped);
+}
