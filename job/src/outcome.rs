@@ -21,8 +21,10 @@ impl FailureReason {
     /// the replacements are GitLab Runner's.
     pub fn for_server(self, known: &[String]) -> &'static str {
         let word = self.as_gitlab();
-        let always =
-            matches!(self, Self::ScriptFailure | Self::RunnerSystemFailure | Self::JobExecutionTimeout);
+        let always = matches!(
+            self,
+            Self::ScriptFailure | Self::RunnerSystemFailure | Self::JobExecutionTimeout
+        );
         if always || known.iter().any(|k| k == word) {
             return word;
         }

@@ -23,7 +23,12 @@ pub fn temp_dir(project_dir: &str) -> String {
 
 impl Stage {
     /// A stage that runs once.
-    pub fn new(name: &str, title: impl Into<String>, role: Role, action: impl Into<Option<Action>>) -> Self {
+    pub fn new(
+        name: &str,
+        title: impl Into<String>,
+        role: Role,
+        action: impl Into<Option<Action>>,
+    ) -> Self {
         Self {
             name: name.into(),
             title: title.into(),

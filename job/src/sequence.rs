@@ -214,7 +214,9 @@ impl Sequence {
         match (stage.role, ended) {
             (_, Ended::Ok) | (Role::Cleanup, _) => None,
             (Role::AfterScript, _) if !self.after_script_counts => None,
-            (Role::Step | Role::AfterScript, Ended::Exit(code)) => Some(Outcome::script_failure(*code)),
+            (Role::Step | Role::AfterScript, Ended::Exit(code)) => {
+                Some(Outcome::script_failure(*code))
+            }
             (_, Ended::TimedOut { limit_s }) => Some(timeout(*limit_s)),
             (_, Ended::Exit(code)) => Some(system(format!("exit code {code}"))),
             (_, Ended::Broken(why)) => Some(system(why.clone())),
@@ -319,7 +321,11 @@ mod tests {
             ("get_sources", "prepare get cleanup", true),
             ("step_script", "prepare get download step after upload cleanup", true),
             ("after_script", "prepare get download step step after upload cleanup", false),
-            ("upload_artifacts_on_success", "prepare get download step step after upload cleanup", true),
+            (
+                "upload_artifacts_on_success",
+                "prepare get download step step after upload cleanup",
+                true,
+            ),
         ];
         for (during, expected, canceled) in cases {
             let (ran, outcome) = run(|name, sequence| {
@@ -370,6 +376,9 @@ mod tests {
             if name == "step_script" { Ended::Exit(1) } else { Ended::Ok }
         });
         let seen: Vec<_> = seen.iter().map(|(name, status)| format!("{name}={status}")).collect();
-        assert_eq!(seen.join(" "), "prepare_script=running step_script=running after_script=failed");
+        assert_eq!(
+            seen.join(" "),
+            "prepare_script=running step_script=running after_script=failed"
+        );
     }
 }

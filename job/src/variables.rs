@@ -113,8 +113,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
         return (length > 0).then(|| (&inner[..length], after));
     }
     let length = name_bytes(text);
-    (length > 0 && !text.starts_with(|c: char| c.is_ascii_digit()))
-        .then(|| text.split_at(length))
+    (length > 0 && !text.starts_with(|c: char| c.is_ascii_digit())).then(|| text.split_at(length))
 }
 
 #[cfg(test)]

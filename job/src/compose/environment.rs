@@ -35,7 +35,8 @@ fn absolute(dir: &str, default: &str, home: &str) -> String {
 /// The repository's path on its server, as far as it makes a safe directory name.
 fn project_slug(job: &Job) -> String {
     let url = &job.git_info.repo_url;
-    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
+    let path =
+        url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
     let path = path.unwrap_or(&job.job_info.project_full_path);
     let path = path.trim_end_matches('/').trim_end_matches(".git");
     let is_safe = |part: &str| !part.is_empty() && part != "." && part != "..";
@@ -45,7 +46,12 @@ fn project_slug(job: &Job) -> String {
 
 /// The runner's variables, then its configured ones, then the job's, then those that
 /// nobody may change.
-pub(super) fn variables(job: &Job, runner: &Runner, instance: &Instance, place: &Place) -> Variables {
+pub(super) fn variables(
+    job: &Job,
+    runner: &Runner,
+    instance: &Instance,
+    place: &Place,
+) -> Variables {
     let timeout = job_timeout(job).as_secs().to_string();
     let before = [
         plain("CI_BUILDS_DIR", &place.builds_dir),
@@ -116,7 +122,8 @@ fn go_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| n + digits);
+        let unit_end =
+            rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| n + digits);
         let seconds = match &rest[digits..unit_end] {
             "h" => 3600.0,
             "m" => 60.0,

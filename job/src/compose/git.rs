@@ -3,8 +3,8 @@
 //! Credentials are in no URL, hence in no process list: an `http.extraHeader` in a 0600
 //! file that the repository's config includes. It ends with the job.
 
-use super::shell::{Shell, quote};
 use super::Context;
+use super::shell::{Shell, quote};
 use crate::plan::{Action, File, Role, Script, Stage};
 use crate::trace::colour::{BOLD_GREEN, RESET};
 
@@ -80,10 +80,8 @@ pub(super) fn credentials(context: &Context<'_>) -> Option<File> {
     }
     let remote = Remote::of(context);
     let basic = remote.basic.as_ref()?;
-    let content = format!(
-        "[http \"{}/\"]\n\textraHeader = Authorization: Basic {basic}\n",
-        remote.origin
-    );
+    let content =
+        format!("[http \"{}/\"]\n\textraHeader = Authorization: Basic {basic}\n", remote.origin);
     Some(File { name: EXTERNAL_CONFIG.into(), content: content.into_bytes() })
 }
 
@@ -125,7 +123,9 @@ impl Remote {
         Self {
             url: format!("{origin}/{path}"),
             basic: user.map(|user| base64(user.as_bytes())),
-            password: user.and_then(|user| user.split_once(':')).map(|(_, password)| password.into()),
+            password: user
+                .and_then(|user| user.split_once(':'))
+                .map(|(_, password)| password.into()),
             origin,
         }
     }
@@ -262,7 +262,9 @@ fn submodules(context: &Context<'_>, shell: &mut Shell) {
     shell.command(&sync);
     let update: Vec<String> = update.iter().map(|word| quote(word)).collect();
     let update = update.join(" ");
-    shell.line(&format!("{update} || {{ printf '%s\\n' 'Updating submodules failed. Retrying...'; {update}; }}"));
+    shell.line(&format!(
+        "{update} || {{ printf '%s\\n' 'Updating submodules failed. Retrying...'; {update}; }}"
+    ));
     shell.notice("Updated submodules");
 }
 
@@ -317,7 +319,8 @@ mod tests {
 
     #[test]
     fn base64_is_standard() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
         for (text, expected) in cases {
             assert_eq!(base64(text.as_bytes()), expected);
         }

@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use crate::outcome::{FailureReason, Outcome};
 use crate::payload::Job;
-use crate::plan::{Action, Cleanup, File, Plan, Prepare, Role, Script, Stage, TraceOptions, temp_dir};
-use crate::trace::colour::YELLOW;
+use crate::plan::{
+    Action, Cleanup, File, Plan, Prepare, Role, Script, Stage, TraceOptions, temp_dir,
+};
 use crate::trace::colour::RESET;
+use crate::trace::colour::YELLOW;
 use crate::variables::Variables;
 use environment::{Place, duration_of};
 use shell::Shell;
@@ -189,7 +191,8 @@ impl Context<'_> {
     }
 
     fn steps(&self) -> Vec<Stage> {
-        let steps = self.job.steps.iter().filter(|s| s.name != "after_script" && !s.script.is_empty());
+        let steps =
+            self.job.steps.iter().filter(|s| s.name != "after_script" && !s.script.is_empty());
         let stage = |step: &crate::payload::Step| {
             let name = format!("step_{}", step.name);
             let mut shell = self.shell();

@@ -40,7 +40,8 @@ fn names(plan: &Plan) -> Vec<&str> {
 #[test]
 fn stages_come_in_gitlabs_order_and_only_where_needed() {
     let plan = compose(&job(""), &runner(), &instance()).expect("a plan");
-    let plain = ["prepare_script", "get_sources", "step_script", "after_script", "cleanup_file_variables"];
+    let plain =
+        ["prepare_script", "get_sources", "step_script", "after_script", "cleanup_file_variables"];
     assert_eq!(names(&plan), plain);
 
     let more = r#", "artifacts": [{"paths": ["out/$NAME"], "when": "always", "name": "$NAME"}],
@@ -49,15 +50,24 @@ fn stages_come_in_gitlabs_order_and_only_where_needed() {
                          {"id": 8, "token": "t8", "name": "lint", "artifacts_file": null}]"#;
     let plan = compose(&job(more), &runner(), &instance()).expect("a plan");
     let all = [
-        "prepare_script", "get_sources", "download_artifacts", "step_script", "after_script",
-        "upload_artifacts_on_success", "upload_artifacts_on_failure", "cleanup_file_variables",
+        "prepare_script",
+        "get_sources",
+        "download_artifacts",
+        "step_script",
+        "after_script",
+        "upload_artifacts_on_success",
+        "upload_artifacts_on_failure",
+        "cleanup_file_variables",
     ];
     assert_eq!(names(&plan), all);
     assert_eq!(plan.stages[5].when(), When::OnSuccess);
     assert_eq!(plan.stages[6].when(), When::OnFailure);
     let Some(Action::Transfer(transfer)) = &plan.stages[5].action else { panic!("a transfer") };
     let Some(crate::plan::What::Upload(upload)) = &transfer.what else { panic!("an upload") };
-    assert_eq!((upload.archives[0].name.as_str(), upload.archives[0].paths[0].as_str()), ("x", "out/x"));
+    assert_eq!(
+        (upload.archives[0].name.as_str(), upload.archives[0].paths[0].as_str()),
+        ("x", "out/x")
+    );
 }
 
 #[test]
@@ -88,7 +98,10 @@ fn variables_reach_the_script_quoted_and_expanded() {
         {"key": "A", "value": "it's $B"}, {"key": "B", "value": "b"},
         {"key": "F", "value": "content", "file": true}, {"key": "bad-name", "value": "x"},
         {"key": "P", "value": "$CI_PROJECT_DIR and $F"}]"#;
-    let runner = Runner { environment: vec!["B=config".into(), "C=config".into(), "odd".into()], ..runner() };
+    let runner = Runner {
+        environment: vec!["B=config".into(), "C=config".into(), "odd".into()],
+        ..runner()
+    };
     let plan = compose(&job(more), &runner, &instance()).expect("a plan");
     let text = script(&plan, "step_script");
     let tmp = "/home/ci/builds/abc/1/group/project.tmp";
@@ -112,7 +125,9 @@ fn strategies_without_git_need_no_script() {
         let plan = compose(&job(&more), &runner(), &instance()).expect("a plan");
         assert_eq!(plan.stages[1].action, None);
         assert!(plan.files.is_empty());
-        let Some(Action::Prepare(prepare)) = &plan.stages[0].action else { panic!("a preparation") };
+        let Some(Action::Prepare(prepare)) = &plan.stages[0].action else {
+            panic!("a preparation")
+        };
         assert_eq!(prepare.empty_project_dir, strategy == "empty");
     }
 }
@@ -195,7 +210,8 @@ fn sources_are_fetched_by_the_instances_git() {
         assert!(!project.join("left").exists());
         std::fs::write(project.join("left"), "over").expect("written");
         std::fs::create_dir_all(project.join(".git/hooks")).expect("made");
-        std::fs::write(project.join(".git/hooks/post-checkout"), "#!/bin/sh\nexit 1\n").expect("written");
+        std::fs::write(project.join(".git/hooks/post-checkout"), "#!/bin/sh\nexit 1\n")
+            .expect("written");
         git(project, &["config", "core.fsmonitor", "false"]);
         std::fs::write(project.join(".git/index.lock"), "").expect("written");
     }

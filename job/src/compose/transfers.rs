@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use super::{Context, millis};
 use crate::payload::{Artifact, When as PayloadWhen};
-use crate::plan::{
-    Action, Archive, Download, Role, Stage, Transfer, Upload, What, When,
-};
 use crate::plan::Source;
+use crate::plan::{Action, Archive, Download, Role, Stage, Transfer, Upload, What, When};
 
 /// GitLab Runner's default for `[runners.artifact] upload_timeout`.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -78,7 +76,8 @@ fn is_due(artifact: PayloadWhen, stage: When) -> bool {
 }
 
 fn archive(context: &Context<'_>, artifact: &Artifact) -> Archive {
-    let expand = |texts: &[String]| texts.iter().map(|text| context.variables.expand(text)).collect();
+    let expand =
+        |texts: &[String]| texts.iter().map(|text| context.variables.expand(text)).collect();
     Archive {
         name: context.variables.expand(&artifact.name),
         paths: expand(&artifact.paths),
@@ -96,6 +95,7 @@ fn transfer(context: &Context<'_>, what: What) -> Action {
         api_url: server.api_url.clone(),
         ca_certificates: server.ca_certificates.clone(),
         user_agent: server.user_agent.clone(),
+        project_dir: context.place.project_dir.clone(),
         what: Some(what),
     })
 }

@@ -33,7 +33,13 @@ pub(super) struct Stamper {
 }
 
 impl Stamper {
-    pub(super) fn push(&mut self, stream: Stream, bytes: &[u8], now: SystemTime, out: &mut Vec<u8>) {
+    pub(super) fn push(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+        now: SystemTime,
+        out: &mut Vec<u8>,
+    ) {
         if bytes.is_empty() {
             return;
         }

@@ -8,13 +8,29 @@ const MASKED: &[u8] = b"[MASKED]";
 
 /// Prefixes of GitLab's tokens.
 pub(super) const TOKEN_PREFIXES: [&str; 14] = [
-    "glpat-", "gloas-", "gldt-", "glrt-", "glcbt-", "glrtr-", "glptt-", "glft-", "glimt-",
-    "glagent-", "glsoat-", "glffct-", "_gitlab_session=", "gltok-",
+    "glpat-",
+    "gloas-",
+    "gldt-",
+    "glrt-",
+    "glcbt-",
+    "glrtr-",
+    "glptt-",
+    "glft-",
+    "glimt-",
+    "glagent-",
+    "glsoat-",
+    "glffct-",
+    "_gitlab_session=",
+    "gltok-",
 ];
 
 /// URL parameters whose values are secrets.
 const PARAMETERS: [&str; 6] = [
-    "private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential",
+    "private_token",
+    "authenticity_token",
+    "rss_token",
+    "x-amz-signature",
+    "x-amz-credential",
     "x-amz-security-token",
 ];
 

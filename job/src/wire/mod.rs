@@ -2,7 +2,7 @@
 
 mod frame;
 
-#[expect(clippy::all, reason = "generated code")]
+#[expect(missing_docs, unreachable_pub, reason = "generated code")]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/mayfly.agent.rs"));
 }

@@ -1,0 +1,96 @@
+//! One lock per slot: a manager that comes back starts a new waiting agent, and the old
+//! one, whose connection may hang for hours, makes room.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Error;
+
+/// How long an old waiting agent may take to go.
+const MAKE_ROOM: Duration = Duration::from_secs(2);
+
+/// A held slot; given back when the process ends.
+pub(crate) struct Slot {
+    file: File,
+}
+
+/// Why a slot cannot be had.
+pub(crate) enum Taken {
+    /// A job runs in it.
+    Running(String),
+    /// Something went wrong.
+    Error(Error),
+}
+
+impl Slot {
+    /// Takes the slot, from an agent that only waits if need be.
+    pub(crate) fn take(base: &Path, number: u32) -> Result<Self, Taken> {
+        let what = format!("cannot lock slot {number}");
+        let file = open(base, number).map_err(|error| Taken::Error(Error::io(&what)(error)))?;
+        let deadline = Instant::now() + MAKE_ROOM;
+        let mut asked = false;
+        while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match read_holder(&file) {
+                Some(Holder::Job(key)) => return Err(Taken::Running(key)),
+                // The lock tells that the process lives; only it can have written its id.
+                Some(Holder::Waiting(pid)) if !asked => {
+                    asked = true;
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+                _ => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(Taken::Error(Error::io(&what)(errno.into())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let slot = Self { file };
+        slot.write(&format!("waiting {}", std::process::id()));
+        Ok(slot)
+    }
+
+    /// From here on nobody may take the slot away.
+    pub(crate) fn runs(&self, key: &str) {
+        self.write(&format!("job {key}"));
+    }
+
+    fn write(&self, text: &str) {
+        // Where this fails a newcomer waits in vain and says so: nothing is lost.
+        let _ = self.file.set_len(0);
+        let _ = self.file.write_all_at(text.as_bytes(), 0);
+    }
+}
+
+enum Holder {
+    Waiting(Pid),
+    Job(String),
+}
+
+fn read_holder(file: &File) -> Option<Holder> {
+    let mut buffer = [0; 256];
+    let length = file.read_at(&mut buffer, 0).ok()?;
+    let text = std::str::from_utf8(&buffer[..length]).ok()?;
+    match text.split_once(' ')? {
+        ("waiting", pid) => pid.parse().ok().and_then(Pid::from_raw).map(Holder::Waiting),
+        ("job", key) => Some(Holder::Job(key.to_owned())),
+        _ => None,
+    }
+}
+
+fn open(base: &Path, number: u32) -> io::Result<File> {
+    let dir = base.join("slots");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join(number.to_string()))
+}

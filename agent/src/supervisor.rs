@@ -1,0 +1,412 @@
+//! Runs a job from `go` to its result: one thread, one loop, nothing that blocks.
+//!
+//! It wakes for a process that ended, for output, for listeners and for deadlines. It is
+//! the only writer of the log, and enforces every timeout by itself: no manager need be
+//! there.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use job::outcome::Outcome;
+use job::place::Place;
+use job::plan::Plan;
+use job::sequence::{CancelEffect, Ended, Sequence, timeout};
+use job::trace::Trace;
+use job::trace::colour::{BOLD_CYAN, CLEAR, RESET};
+use job::wire::{Finished, Frames, Progress, from_agent};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::clock::Clock;
+use crate::descendants::Reaper;
+use crate::listener::{Asked, Line, Listener};
+use crate::stage::{self, Begun, Running};
+use crate::store::Store;
+
+/// How long the result waits for someone to take it before the agent ends.
+const LINGER: Duration = Duration::from_secs(5);
+/// Most that is read from one output before the others get their turn.
+const READ_BYTES: usize = 256 * 1024;
+/// Without pidfds an ended process is looked for this often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Listeners beyond this are turned away.
+const MAX_LISTENERS: usize = 8;
+
+pub(crate) struct Supervisor {
+    plan: Plan,
+    store: Store,
+    hands: Hands,
+    sequence: Sequence,
+    trace: Trace,
+    listeners: Vec<Listener>,
+    now_running: Option<Current>,
+    /// Outputs of earlier stages that something still holds open.
+    outputs: Vec<OwnedFd>,
+    timeline: Vec<Progress>,
+    clock: Clock,
+}
+
+/// What starts and ends processes.
+pub(crate) struct Hands {
+    pub(crate) place: Box<dyn Place>,
+    /// A shell that waits for its script.
+    pub(crate) ahead: Option<Running>,
+    pub(crate) reaper: Reaper,
+}
+
+/// The stage that runs.
+struct Current {
+    running: Running,
+    role: job::plan::Role,
+    /// The limit that stopped it, in seconds.
+    timed_out_s: Option<u64>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(plan: Plan, store: Store, hands: Hands, listener: Listener) -> Self {
+        let job_limit = Duration::from_millis(plan.timeout_ms);
+        let options = plan.trace.clone().unwrap_or_default();
+        Self {
+            sequence: Sequence::new(&plan),
+            trace: Trace::new(&options),
+            clock: Clock::start(job_limit),
+            plan,
+            store,
+            hands,
+            listeners: vec![listener],
+            now_running: None,
+            outputs: Vec::new(),
+            timeline: Vec::new(),
+        }
+    }
+
+    /// Runs the job to its end and tells whoever listens.
+    pub(crate) fn run(mut self) {
+        let preamble = self.plan.trace.take().unwrap_or_default().preamble;
+        self.say(&preamble);
+        self.hear(|listener| listener.understand());
+        self.go_on();
+        while self.now_running.is_some() {
+            self.turn();
+            self.check_deadlines();
+            self.check_end();
+        }
+        self.finish();
+        self.linger();
+    }
+
+    /// Begins stages until one has a process, or none is left.
+    fn go_on(&mut self) {
+        while self.now_running.is_none() {
+            let Some(index) = self.sequence.next() else {
+                return;
+            };
+            self.begin(index);
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let status = self.sequence.status();
+        let stage = &self.plan.stages[index];
+        let (name, role, action) = (stage.name.clone(), stage.role(), stage.action.clone());
+        let head = format!("{CLEAR}{BOLD_CYAN}{}{RESET}{RESET}\n{}", stage.title, stage.notes);
+        let now = SystemTime::now();
+        self.timeline.push(Progress { stage: name.clone(), started_us: micros(now), ended_us: 0 });
+        self.tell_progress();
+        self.write(|trace, out| {
+            trace.section_start(&name, now, out);
+            trace.runner(&head, now, out);
+        });
+        let begun = match &action {
+            None => Begun::Done(Ended::Ok, String::new()),
+            Some(action) => {
+                let hands = &mut self.hands;
+                stage::begin(action, &self.plan, status, &*hands.place, &mut hands.ahead)
+            }
+        };
+        match begun {
+            Begun::Process(running) => {
+                self.clock.stage_begins(role, &self.plan);
+                self.now_running = Some(Current { running, role, timed_out_s: None });
+            }
+            Begun::Done(ended, text) => {
+                self.say(&text);
+                self.stage_ended(ended);
+            }
+        }
+    }
+
+    fn stage_ended(&mut self, ended: Ended) {
+        let now = SystemTime::now();
+        let Some(last) = self.timeline.last_mut() else {
+            return;
+        };
+        last.ended_us = micros(now);
+        let name = last.stage.clone();
+        self.write(|trace, out| {
+            trace.end_work(now, out);
+            trace.section_end(&name, now, out);
+        });
+        self.tell_progress();
+        if let Ended::Broken(why) = &ended {
+            self.say(&format!("{name}: {why}\n"));
+        }
+        self.sequence.ended(&ended);
+    }
+
+    /// Waits for the next thing to happen and does it.
+    fn turn(&mut self) {
+        self.speak();
+        let timeout = self.wait_limit();
+        let ready = self.poll(timeout);
+        if ready.input
+            && let Some(current) = &mut self.now_running
+        {
+            current.running.feed_on();
+        }
+        self.read_outputs();
+        if ready.socket {
+            self.accept();
+        }
+        self.hear(Listener::hear);
+    }
+
+    fn wait_limit(&self) -> Duration {
+        let mut deadlines = vec![self.clock.job];
+        if let Some(current) = &self.now_running {
+            deadlines.extend(self.clock.of(current.role));
+            deadlines.extend(current.running.kill_at);
+            if current.running.pidfd.is_none() {
+                deadlines.push(Instant::now() + LOOK_INTERVAL);
+            }
+        }
+        let soonest = deadlines.into_iter().min().unwrap_or(self.clock.job);
+        let left = soonest.saturating_duration_since(Instant::now());
+        // A job that is over by time ends by its processes' ends, not by a deadline again.
+        if left.is_zero() { LOOK_INTERVAL } else { left }
+    }
+
+    fn poll(&self, timeout: Duration) -> Ready {
+        let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&self.store.socket, PollFlags::IN)];
+        let mut input_at = None;
+        if let Some(Current { running, .. }) = &self.now_running {
+            fds.extend(running.output.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            fds.extend(running.pidfd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            if let Some(stdin) = running.wants() {
+                input_at = Some(fds.len());
+                fds.push(PollFd::new(stdin, PollFlags::OUT));
+            }
+        }
+        fds.extend(self.outputs.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        for listener in &self.listeners {
+            fds.push(PollFd::from_borrowed_fd(listener.input(), PollFlags::IN));
+            if listener.is_writing() {
+                fds.push(PollFd::from_borrowed_fd(listener.output(), PollFlags::OUT));
+            }
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // An interrupted wait is a wake-up like any other.
+        let _ = poll(&mut fds, Some(&timeout));
+        Ready {
+            socket: !fds[0].revents().is_empty(),
+            input: input_at.is_some_and(|at| !fds[at].revents().is_empty()),
+        }
+    }
+
+    /// Returns whether there was anything to read.
+    fn read_outputs(&mut self) -> bool {
+        let mut text = Vec::new();
+        if let Some(current) = &mut self.now_running {
+            current.running.output.take_if(|output| !read_some(output, &mut text));
+        }
+        self.outputs.retain(|output| read_some(output, &mut text));
+        if text.is_empty() {
+            return false;
+        }
+        self.write(|trace, out| trace.work(&text, SystemTime::now(), out));
+        true
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.store.socket.accept() {
+            if self.listeners.len() >= MAX_LISTENERS || socket.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let (Ok(log), Ok(to_manager)) = (self.store.log_reader(), socket.try_clone()) else {
+                continue;
+            };
+            let line = Line { from_manager: socket.into(), to_manager: to_manager.into() };
+            let mut listener = Listener::new(line, log, None, Frames::default());
+            for progress in &self.timeline {
+                listener.progress(progress);
+            }
+            self.listeners.push(listener);
+        }
+    }
+
+    fn hear(&mut self, how: impl Fn(&mut Listener) -> Vec<Asked>) {
+        let asked: Vec<Asked> = self.listeners.iter_mut().flat_map(how).collect();
+        for asked in asked {
+            match asked {
+                Asked::Cancel => self.cancel(),
+                Asked::Abort(abort) => {
+                    self.abort(Outcome::failure(abort.reason(), abort.message.clone()));
+                }
+                // Only means something after the end, see `linger`.
+                Asked::Done => {}
+            }
+        }
+        self.listeners.retain(|listener| !listener.gone);
+    }
+
+    fn speak(&mut self) {
+        let log_bytes = self.store.log_bytes();
+        for listener in &mut self.listeners {
+            listener.speak(log_bytes);
+        }
+        self.listeners.retain(|listener| !listener.gone);
+    }
+
+    fn cancel(&mut self) {
+        if self.sequence.cancel() == CancelEffect::StopStage
+            && let Some(current) = &mut self.now_running
+        {
+            current.running.stop();
+        }
+    }
+
+    fn abort(&mut self, outcome: Outcome) {
+        self.sequence.abort(outcome);
+        if let Some(current) = &mut self.now_running {
+            current.running.stop();
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        let now = Instant::now();
+        if now >= self.clock.job && !self.sequence.is_over() {
+            self.abort(timeout(self.clock.job_limit.as_secs()));
+        }
+        let Some(current) = &mut self.now_running else {
+            return;
+        };
+        if self.clock.of(current.role).is_some_and(|at| now >= at) && current.timed_out_s.is_none()
+        {
+            current.timed_out_s = Some(Clock::limit_of(current.role, &self.plan).as_secs());
+            current.running.stop();
+        }
+        if current.running.kill_at.is_some_and(|at| now >= at) {
+            current.running.kill_at = None;
+            self.hands.reaper.kill_all();
+        }
+    }
+
+    /// Goes on with the next stage once the process of this one has ended.
+    fn check_end(&mut self) {
+        let reaper = &mut self.hands.reaper;
+        let ended = self.now_running.as_ref().and_then(|current| current.running.ended(reaper));
+        let Some(ended) = ended else {
+            return;
+        };
+        // What it printed last is in the pipe already.
+        while self.read_outputs() {}
+        let Some(current) = self.now_running.take() else {
+            return;
+        };
+        let ended = match current.timed_out_s {
+            Some(limit_s) if ended != Ended::Ok => Ended::TimedOut { limit_s },
+            _ => ended,
+        };
+        self.outputs.extend(current.running.output);
+        self.stage_ended(ended);
+        self.go_on();
+    }
+
+    /// Ends everything of the job, writes the last line and the result.
+    fn finish(&mut self) {
+        self.hands.ahead = None;
+        self.hands.reaper.kill_all();
+        while self.read_outputs() {}
+        let outcome = self.sequence.outcome();
+        self.say(&outcome.last_line());
+        self.write(|trace, out| trace.end(SystemTime::now(), out));
+        let whole = !self.store.log_is_cut();
+        let finished = Finished {
+            outcome: Some(outcome),
+            log_bytes: self.store.log_bytes(),
+            log_crc32: if whole { self.trace.checksum() } else { self.store.log_crc32() },
+            timeline: std::mem::take(&mut self.timeline),
+        };
+        // If it cannot be kept, whoever listens still hears it; a manager that comes later
+        // finds no result and reports a system failure.
+        let _ = self.store.finish(&finished);
+        for listener in &mut self.listeners {
+            listener.end(from_agent::Message::Finished(finished.clone()));
+        }
+    }
+
+    /// Stays for listeners that have not heard the end; removes everything once one of
+    /// them says that it is safe elsewhere.
+    fn linger(&mut self) {
+        let until = Instant::now() + LINGER;
+        loop {
+            self.speak();
+            let left = until.saturating_duration_since(Instant::now());
+            if self.listeners.is_empty() || left.is_zero() {
+                return;
+            }
+            self.poll(left);
+            for listener in &mut self.listeners {
+                if listener.hear().contains(&Asked::Done) {
+                    return self.store.remove();
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.write(|trace, out| trace.runner(text, SystemTime::now(), out));
+    }
+
+    fn write(&mut self, how: impl FnOnce(&mut Trace, &mut Vec<u8>)) {
+        let mut out = Vec::new();
+        how(&mut self.trace, &mut out);
+        self.store.append(&out);
+    }
+
+    fn tell_progress(&mut self) {
+        if let Some(last) = self.timeline.last() {
+            for listener in &mut self.listeners {
+                listener.progress(last);
+            }
+        }
+    }
+}
+
+struct Ready {
+    socket: bool,
+    input: bool,
+}
+
+/// Reads what is there. Returns whether the output is still open.
+fn read_some(output: &OwnedFd, text: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 64 * 1024];
+    let limit = text.len() + READ_BYTES;
+    while text.len() < limit {
+        match rustix::io::read(output, &mut buffer) {
+            Ok(0) => return false,
+            Ok(read) => text.extend_from_slice(&buffer[..read]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return errno == Errno::AGAIN,
+        }
+    }
+    true
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
