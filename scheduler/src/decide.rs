@@ -1,0 +1,201 @@
+//! Fleet, policy and limits become a plan. Pure, total, deterministic.
+
+use crate::fleet::{Answer, Fleet, Instance, Phase};
+use crate::limits::Limits;
+use crate::plan::{Demand, Plan, Reason, Step};
+use crate::policy::Policy;
+use crate::time::{Moment, Now};
+
+/// What is to be done now. Before the provider was listed for the first time, nothing.
+pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan {
+    let mut plan = Plan { demand: demand(fleet, policy, limits), ..Plan::default() };
+    if !fleet.is_known() {
+        return plan;
+    }
+    expire(fleet, limits, now.moment, &mut plan);
+    for instance in fleet.instances() {
+        match instance.phase() {
+            Phase::Running => plan.steps.push(Step::Prepare { id: instance.id().clone() }),
+            Phase::Ready if instance.uses_left(limits) == 0 => {
+                plan.drain(instance, Reason::MaxUseCount);
+            }
+            _ => {}
+        }
+    }
+    let wanted = plan.demand.waiting + plan.demand.idle_target;
+    let supply = plan.demand.free + plan.demand.coming;
+    if wanted > supply {
+        let missing = restore(fleet, limits, wanted - supply, &mut plan);
+        create(fleet, limits, missing, now, &mut plan);
+    } else {
+        shrink(fleet, policy, limits, (supply - wanted, now.moment), &mut plan);
+    }
+    delete(fleet, limits, now.moment, &mut plan);
+    plan
+}
+
+fn demand(fleet: &Fleet, policy: &Policy, limits: &Limits) -> Demand {
+    let acquired = fleet.acquired();
+    Demand {
+        acquired,
+        waiting: fleet.waiting(),
+        idle_target: policy.idle_target(acquired),
+        free: fleet.free(limits),
+        coming: fleet.coming(limits),
+        instances: fleet.costing(),
+    }
+}
+
+/// What took too long: asks that never showed up, instances that do not come up.
+fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
+    for ask in fleet.asks().iter().filter(|ask| ask.answer == Answer::Accepted) {
+        let deadline = ask.at.after(limits.boot_deadline);
+        if now >= deadline {
+            plan.steps.push(Step::GiveUp { ask: ask.id });
+        } else {
+            plan.wake_at(deadline);
+        }
+    }
+    for instance in fleet.instances() {
+        let limit = match instance.phase() {
+            Phase::Creating => limits.boot_deadline,
+            Phase::Running | Phase::Preparing => limits.prepare_deadline,
+            Phase::Ready | Phase::Draining | Phase::Deleting => continue,
+        };
+        let deadline = instance.phase_since().after(limit);
+        if now >= deadline {
+            plan.drain(instance, Reason::BootDeadline);
+        } else {
+            plan.wake_at(deadline);
+        }
+    }
+}
+
+/// Takes drains back as far as slots are missing; returns how many still are.
+fn restore(fleet: &Fleet, limits: &Limits, mut missing: u32, plan: &mut Plan) -> u32 {
+    for instance in fleet.instances().filter(|instance| instance.can_be_restored()) {
+        if missing == 0 {
+            break;
+        }
+        let slots =
+            limits.capacity.saturating_sub(instance.acquired()).min(instance.uses_left(limits));
+        if slots > 0 {
+            missing = missing.saturating_sub(slots);
+            let id = instance.id().clone();
+            plan.steps.push(Step::Restore { id, reason: Reason::NeededAgain });
+        }
+    }
+    missing
+}
+
+fn create(fleet: &Fleet, limits: &Limits, missing: u32, now: Now, plan: &mut Plan) {
+    let wanted = missing.div_ceil(limits.fresh_slots().max(1));
+    if wanted == 0 {
+        return;
+    }
+    let (n, bound) = fleet.creation.allow(wanted, fleet.costing(), limits, now);
+    if n > 0 {
+        let short = plan.demand.waiting > plan.demand.free + plan.demand.coming;
+        let reason = if short { Reason::JobsWaiting } else { Reason::IdleTarget };
+        plan.steps.push(Step::Create { n, reason });
+    }
+    if let Some((reason, until)) = bound {
+        plan.held_back = Some((wanted - n, reason));
+        if let Some(until) = until {
+            plan.wake_at(until);
+        }
+    }
+}
+
+/// Drains instances that are idle for too long, the longest idle first, as long as the
+/// others hold what is wanted.
+fn shrink(
+    fleet: &Fleet,
+    policy: &Policy,
+    limits: &Limits,
+    (mut surplus, now): (u32, Moment),
+    plan: &mut Plan,
+) {
+    let (max, _) = limits.most_instances();
+    let mut over = fleet.costing().saturating_sub(max);
+    let mut idle: Vec<&Instance> = fleet
+        .instances()
+        .filter(|instance| instance.phase() == Phase::Ready && instance.acquired() == 0)
+        .filter(|instance| instance.uses_left(limits) > 0)
+        .collect();
+    idle.sort_by_key(|instance| (instance.idle_since(), instance.id().clone()));
+    for instance in idle {
+        let slots = instance.free(limits);
+        if over > 0 {
+            over -= 1;
+            surplus = surplus.saturating_sub(slots);
+            plan.drain(instance, Reason::OverLimit);
+            continue;
+        }
+        if slots > surplus {
+            continue;
+        }
+        let due = instance.idle_since().after(policy.idle_time);
+        if now < due {
+            plan.wake_at(due);
+            break;
+        }
+        surplus -= slots;
+        plan.drain(instance, Reason::IdleTooLong);
+    }
+}
+
+/// Deletes what is draining without a job, in one call: also what is drained by this very
+/// plan, and what was asked for before and is still there.
+fn delete(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
+    let restored: Vec<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Restore { id, .. } => Some(id.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut instances = Vec::new();
+    for instance in fleet.instances() {
+        let reason = match plan.reason_to_go(instance) {
+            Some(reason) if !restored.contains(instance.id()) => reason,
+            _ => continue,
+        };
+        if let Some((at, _)) = instance.delete_call() {
+            let again = at.after(limits.deletion_retry);
+            if now < again {
+                plan.wake_at(again);
+                continue;
+            }
+        }
+        if let Some(vacant) = fleet.vacant(instance.id()) {
+            instances.push((vacant, reason));
+        }
+    }
+    if !instances.is_empty() {
+        plan.steps.push(Step::Delete { instances });
+    }
+}
+
+impl Plan {
+    fn wake_at(&mut self, at: Moment) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn drain(&mut self, instance: &Instance, reason: Reason) {
+        self.steps.push(Step::Drain { id: instance.id().clone(), reason });
+    }
+
+    /// Why an instance that is draining, or drained by this plan, is to go.
+    fn reason_to_go(&self, instance: &Instance) -> Option<Reason> {
+        let drained_now = self.steps.iter().find_map(|step| match step {
+            Step::Drain { id, reason } if id == instance.id() => Some(*reason),
+            _ => None,
+        });
+        drained_now.or_else(|| instance.drain_reason())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fleet::{InstanceId, Seen, Vacant};
+use crate::limits::Throttle;
+
+fn now(seconds: u64) -> Now {
+    Now { moment: Moment(Duration::from_secs(seconds)), wall: jiff::Timestamp::UNIX_EPOCH }
+}
+
+fn id(name: &str) -> InstanceId {
+    InstanceId(name.into())
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_instances: 10,
+        provider_max_size: 100,
+        throttle: Throttle::Unlimited,
+        ..Limits::default()
+    }
+}
+
+fn idle(idle_count: u32, idle_seconds: u64) -> Policy {
+    Policy { idle_count, idle_time: Duration::from_secs(idle_seconds), ..Policy::default() }
+}
+
+fn known() -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], now(0).moment, now(0).moment);
+    fleet
+}
+
+/// A fleet of ready instances `i0`, `i1`, …, each ready at its number in seconds.
+fn ready(count: usize) -> Fleet {
+    let mut fleet = known();
+    let ask = fleet.asked(u32::try_from(count).expect("few"), &limits(), now(0).moment);
+    fleet.ask_accepted(ask, u32::MAX);
+    let list: Vec<_> = (0..count).map(|n| (id(&format!("i{n}")), Seen::Running)).collect();
+    fleet.listed(&list, now(0).moment, now(0).moment);
+    for (n, (id, _)) in list.iter().enumerate() {
+        fleet.preparing(id, now(0).moment);
+        fleet.prepared(id, now(n as u64).moment);
+    }
+    fleet
+}
+
+/// A plan in one line.
+fn show(plan: &Plan) -> String {
+    let mut words: Vec<String> = plan.steps.iter().map(show_step).collect();
+    if let Some((n, reason)) = plan.held_back {
+        words.push(format!("[{n} held back: {}]", reason.as_str()));
+    }
+    words.join("; ")
+}
+
+fn show_step(step: &Step) -> String {
+    match step {
+        Step::Create { n, reason } => format!("create {n} {}", reason.as_str()),
+        Step::Prepare { id } => format!("prepare {id}"),
+        Step::Drain { id, reason } => format!("drain {id} {}", reason.as_str()),
+        Step::Restore { id, reason } => format!("restore {id} {}", reason.as_str()),
+        Step::Delete { instances } => {
+            let ids: Vec<_> = instances.iter().map(|(vacant, _)| vacant.id().0.clone()).collect();
+            format!("delete {}", ids.join(","))
+        }
+        Step::GiveUp { ask } => format!("give up {}", ask.0),
+    }
+}
+
+#[test]
+fn nothing_is_decided_before_the_provider_was_listed() {
+    let mut fleet = Fleet::default();
+    fleet.wait();
+    assert_eq!(show(&decide(&fleet, &idle(5, 60), &limits(), now(0))), "");
+}
+
+#[test]
+fn idle_capacity_is_made_in_slots_in_one_call() {
+    let cases = [
+        (1, idle(5, 60), "create 5 idle_target"),
+        (4, idle(5, 60), "create 2 idle_target"),
+        (1, idle(0, 60), ""),
+        (1, idle(25, 60), "create 10 idle_target; [15 held back: max_instances]"),
+    ];
+    for (capacity, policy, expected) in cases {
+        let limits = Limits { capacity, ..limits() };
+        assert_eq!(show(&decide(&known(), &policy, &limits, now(0))), expected);
+    }
+}
+
+#[test]
+fn waiting_jobs_are_served_from_zero_and_beside_the_idle_target() {
+    let mut fleet = known();
+    for _ in 0..3 {
+        fleet.wait();
+    }
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(0))), "create 3 jobs_waiting");
+    assert_eq!(show(&decide(&fleet, &idle(2, 60), &limits(), now(0))), "create 5 jobs_waiting");
+    let one_use = Limits { capacity: 4, max_use_count: 1, ..limits() };
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &one_use, now(0))), "create 3 jobs_waiting");
+}
+
+#[test]
+fn what_is_coming_is_not_made_twice() {
+    let mut fleet = known();
+    for _ in 0..3 {
+        fleet.wait();
+    }
+    let ask = fleet.asked(3, &limits(), now(0).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(0))), "");
+    fleet.ask_failed(ask, false, now(1).moment);
+    assert_eq!(
+        show(&decide(&fleet, &idle(0, 60), &limits(), now(5))),
+        "",
+        "the outcome is unknown"
+    );
+    fleet.listed(&[], now(70).moment, now(70).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(70))), "create 3 jobs_waiting");
+}
+
+#[test]
+fn a_reservation_alone_makes_nothing_and_holds_nothing() {
+    let mut fleet = ready(1);
+    fleet.reserve();
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(30))), "");
+    assert_eq!(
+        show(&decide(&fleet, &idle(0, 60), &limits(), now(90))),
+        "drain i0 idle_too_long; delete i0"
+    );
+}
+
+#[test]
+fn the_longest_idle_go_first_and_the_idle_count_stays() {
+    let fleet = ready(4);
+    let plan = decide(&fleet, &idle(2, 60), &limits(), now(61));
+    assert_eq!(show(&plan), "drain i0 idle_too_long; drain i1 idle_too_long; delete i0,i1");
+    // i1 is idle for less than its time: the plan wakes when it is not.
+    let plan = decide(&fleet, &idle(2, 60), &limits(), now(60));
+    assert_eq!(show(&plan), "drain i0 idle_too_long; delete i0");
+    assert_eq!(plan.wake, Some(now(61).moment));
+}
+
+#[test]
+fn an_instance_with_a_free_slot_that_is_needed_stays() {
+    let mut fleet = ready(2);
+    let limits = Limits { capacity: 3, ..limits() };
+    fleet.acquire(&limits, &[]);
+    // 5 slots are free. One instance of 3 may go while 2 are wanted, not while 3 are.
+    let plan = decide(&fleet, &idle(2, 60), &limits, now(90));
+    assert_eq!(show(&plan), "drain i1 idle_too_long; delete i1");
+    assert_eq!(show(&decide(&fleet, &idle(3, 60), &limits, now(90))), "");
+}
+
+#[test]
+fn a_busy_instance_is_drained_and_deleted_only_when_it_is_free() {
+    let mut fleet = ready(1);
+    let limits = Limits { max_use_count: 1, ..limits() };
+    let (instance, slot) = fleet.acquire(&limits, &[]).expect("free");
+    let plan = decide(&fleet, &idle(0, 60), &limits, now(5));
+    assert_eq!(show(&plan), "drain i0 max_use_count");
+    fleet.drain(&instance, Reason::MaxUseCount, now(5).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits, now(6))), "");
+    fleet.release(&instance, slot, true, now(9).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits, now(9))), "delete i0");
+}
+
+#[test]
+fn a_drain_is_taken_back_before_anything_is_created() {
+    let mut fleet = ready(2);
+    for name in ["i0", "i1"] {
+        fleet.drain(&id(name), Reason::IdleTooLong, now(50).moment);
+    }
+    fleet.wait();
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(51));
+    assert_eq!(show(&plan), "restore i0 needed_again; delete i1");
+    fleet.wait();
+    fleet.wait();
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(51));
+    assert_eq!(
+        show(&plan),
+        "restore i0 needed_again; restore i1 needed_again; create 1 jobs_waiting"
+    );
+}
+
+#[test]
+fn deletion_is_tried_again_until_it_is_true() {
+    let mut fleet = ready(1);
+    fleet.drain(&id("i0"), Reason::Unreachable, now(10).moment);
+    let vacant = fleet.vacant(&id("i0")).expect("no job");
+    fleet.deleting(std::slice::from_ref(&vacant), now(10).moment);
+    fleet.deletion_answered(&[vacant], &[], now(10).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(20));
+    assert_eq!((show(&plan).as_str(), plan.wake), ("", Some(now(70).moment)));
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(70))), "delete i0");
+}
+
+#[test]
+fn what_does_not_come_up_is_deleted_and_counted() {
+    let mut fleet = known();
+    let ask = fleet.asked(1, &limits(), now(0).moment);
+    fleet.ask_accepted(ask, 1);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(900))), "give up 0");
+    fleet.listed(&[(id("a"), Seen::Coming)], now(10).moment, now(10).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(909))), "");
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(910));
+    assert_eq!(show(&plan), "drain a boot_deadline; delete a");
+}
+
+#[test]
+fn running_instances_are_prepared_and_unrecorded_ones_go_when_they_are_known_to_be_free() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[(id("a"), Seen::Running)], now(0).moment, now(0).moment);
+    assert_eq!(show(&decide(&fleet, &idle(1, 60), &limits(), now(0))), "prepare a");
+    fleet.preparing(&id("a"), now(0).moment);
+    fleet.prepared(&id("a"), now(1).moment);
+    let plan = decide(&fleet, &idle(1, 60), &limits(), now(1));
+    assert_eq!(show(&plan), "create 1 idle_target; delete a");
+}
+
+#[test]
+fn a_lowered_maximum_drains_idle_instances_at_once() {
+    let fleet = ready(5);
+    let lowered = Limits { max_instances: 3, ..limits() };
+    let plan = decide(&fleet, &idle(3, 600), &lowered, now(10));
+    assert_eq!(show(&plan), "drain i0 over_limit; drain i1 over_limit; delete i0,i1");
+}
+
+#[test]
+fn creation_that_fails_is_held_back_and_says_so() {
+    let mut fleet = known();
+    for _ in 0..5 {
+        fleet.creation.boot_failed(now(0).moment);
+    }
+    let plan = decide(&fleet, &idle(3, 60), &limits(), now(1));
+    assert_eq!(show(&plan), "[3 held back: boot_failures]");
+    assert_eq!(plan.wake, Some(now(80).moment));
+    let plan = decide(&fleet, &idle(3, 60), &limits(), now(80));
+    assert_eq!(show(&plan), "create 1 idle_target; [2 held back: boot_failures]");
+}
+
+/// One thing that may happen to a fleet.
+#[derive(Clone, Debug)]
+enum Event {
+    Job,
+    JobEnds,
+    Accept(u32),
+    Refuse,
+    Silence,
+    Appear,
+    Boot,
+    Vanish,
+    Lose,
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => Just(Event::Job),
+        4 => Just(Event::JobEnds),
+        3 => (0..4u32).prop_map(Event::Accept),
+        1 => Just(Event::Refuse),
+        1 => Just(Event::Silence),
+        4 => Just(Event::Appear),
+        4 => Just(Event::Boot),
+        2 => Just(Event::Vanish),
+        1 => Just(Event::Lose),
+        3 => (1..120u64).prop_map(Event::Pass),
+    ]
+}
+
+/// A provider that does what it is asked, late or in part, and a fleet that follows it.
+struct World {
+    fleet: Fleet,
+    provider: Vec<(InstanceId, Seen)>,
+    promised: u32,
+    calls: Vec<(crate::fleet::AskId, u32)>,
+    jobs: Vec<(InstanceId, u32)>,
+    born: u32,
+    clock: u64,
+}
+
+impl World {
+    fn happen(&mut self, event: Event, limits: &Limits) {
+        let moment = now(self.clock).moment;
+        match event {
+            Event::Job => self.fleet.wait(),
+            Event::JobEnds => {
+                if let Some((instance, slot)) = self.jobs.pop() {
+                    self.fleet.release(&instance, slot, true, moment);
+                }
+            }
+            Event::Accept(n) => {
+                if let Some((ask, asked)) = self.calls.pop() {
+                    let n = n.min(asked);
+                    self.promised += n;
+                    self.fleet.ask_accepted(ask, n);
+                }
+            }
+            Event::Refuse | Event::Silence => {
+                if let Some((ask, _)) = self.calls.pop() {
+                    self.fleet.ask_failed(ask, matches!(event, Event::Refuse), moment);
+                }
+            }
+            Event::Appear => {
+                if self.promised > 0 {
+                    self.promised -= 1;
+                    self.born += 1;
+                    self.provider.push((id(&format!("n{}", self.born)), Seen::Coming));
+                }
+            }
+            Event::Boot => {
+                for (_, seen) in &mut self.provider {
+                    if *seen == Seen::Coming {
+                        *seen = Seen::Running;
+                    }
+                }
+            }
+            Event::Vanish => self.provider.retain(|(_, seen)| *seen != Seen::Leaving),
+            Event::Lose => {
+                self.provider.pop();
+            }
+            Event::Pass(seconds) => self.clock += seconds,
+        }
+        let moment = now(self.clock).moment;
+        let gone = self.fleet.listed(&self.provider, moment, moment);
+        self.jobs.retain(|(instance, _)| gone.iter().all(|gone| gone.id != *instance));
+        while self.fleet.waiting() > 0 {
+            let Some(job) = self.fleet.acquire(limits, &[]) else { break };
+            self.fleet.stop_waiting();
+            self.jobs.push(job);
+        }
+    }
+
+    fn act(&mut self, plan: Plan, limits: &Limits) {
+        let moment = now(self.clock).moment;
+        for step in plan.steps {
+            match step {
+                Step::Create { n, .. } => {
+                    let ask = self.fleet.asked(n, limits, moment);
+                    self.calls.push((ask, n));
+                }
+                Step::Prepare { id } => {
+                    self.fleet.preparing(&id, moment);
+                    self.fleet.prepared(&id, moment);
+                }
+                Step::Drain { id, reason } => self.fleet.drain(&id, reason, moment),
+                Step::Restore { id, .. } => self.fleet.restored(&id, moment),
+                Step::GiveUp { ask } => self.fleet.ask_given_up(ask, moment),
+                Step::Delete { instances } => {
+                    let vacant: Vec<Vacant> =
+                        instances.into_iter().map(|(vacant, _)| vacant).collect();
+                    self.fleet.deleting(&vacant, moment);
+                    for vacant in &vacant {
+                        let busy = self.jobs.iter().any(|(instance, _)| instance == vacant.id());
+                        assert!(!busy, "{} is deleted under a job", vacant.id());
+                        for (id, seen) in &mut self.provider {
+                            if id == vacant.id() {
+                                *seen = Seen::Leaving;
+                            }
+                        }
+                    }
+                    let ids: Vec<_> = vacant.iter().map(|vacant| vacant.id().clone()).collect();
+                    self.fleet.deletion_answered(&vacant, &ids, moment);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    /// The maximum holds at every step, no busy instance is deleted, and the same fleet
+    /// gives the same plan.
+    #[test]
+    fn invariants_hold_whatever_happens(
+        events in prop::collection::vec(event(), 1..120),
+        capacity in 1..4u32,
+        max_use_count in 0..3u32,
+        idle_count in 0..4u32,
+    ) {
+        let limits = Limits { capacity, max_use_count, max_instances: 4, ..limits() };
+        let policy = idle(idle_count, 30);
+        let mut world = World {
+            fleet: known(), provider: Vec::new(), promised: 0, calls: Vec::new(),
+            jobs: Vec::new(), born: 0, clock: 0,
+        };
+        for event in events {
+            world.happen(event, &limits);
+            let plan = decide(&world.fleet, &policy, &limits, now(world.clock));
+            prop_assert_eq!(&plan, &decide(&world.fleet, &policy, &limits, now(world.clock)));
+            world.act(plan, &limits);
+            let real = u32::try_from(world.provider.len()).expect("few") + world.promised;
+            prop_assert!(real <= 4, "{real} instances at the provider");
+            prop_assert!(world.fleet.costing() <= 4, "{} counted", world.fleet.costing());
+            for instance in world.fleet.instances() {
+                prop_assert!(instance.acquired() <= capacity);
+                prop_assert!(max_use_count == 0 || instance.uses() <= max_use_count);
+            }
+        }
+    }
+}

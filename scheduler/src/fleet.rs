@@ -1,0 +1,359 @@
+//! Our picture of one instance group: its instances, what was asked of the provider, and
+//! the jobs on the slots.
+//!
+//! Every change comes through a method named after what happened. Invariants, checked at
+//! the end of each in debug builds: an instance that is being deleted holds no job; a
+//! slot holds at most one; every instance that may cost money is counted.
+
+mod instance;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::limits::{Creation, Limits};
+use crate::plan::Reason;
+use crate::time::Moment;
+
+pub use instance::{Instance, InstanceId, Origin, Phase, Seen, Vacant};
+
+/// Names one ask for instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// Instances that the provider was asked for and has not listed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Its name.
+    pub id: AskId,
+    /// How many are still to come, at worst.
+    pub outstanding: u32,
+    /// When it was sent.
+    pub at: Moment,
+    /// What is known of it.
+    pub answer: Answer,
+}
+
+/// What the provider said to an ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The call is under way.
+    Pending,
+    /// It accepted so many as are outstanding.
+    Accepted,
+    /// It failed or did not answer: what it did shows in a list begun after that moment.
+    Unknown {
+        /// The list that tells the truth begins no earlier.
+        truth_after: Moment,
+    },
+}
+
+/// A list that begins this long after a call without an answer shows what the call did.
+const LATE_EFFECT: Duration = Duration::from_secs(60);
+/// An instance that is missing from this many lists, and for this long, is gone.
+const MISSES: u32 = 3;
+const MISSING_FOR: Duration = Duration::from_secs(30);
+/// One that runs jobs is given longer: its connection will tell sooner.
+const BUSY_MISSING_FOR: Duration = Duration::from_secs(300);
+
+/// An instance that left the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which one.
+    pub id: InstanceId,
+    /// Slots whose jobs lost it.
+    pub lost_slots: Vec<u32>,
+    /// Whether we wanted it to go.
+    pub wanted: bool,
+    /// When it was first known.
+    pub since: Moment,
+}
+
+/// One instance group as we know it.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    instances: BTreeMap<InstanceId, Instance>,
+    asks: Vec<Ask>,
+    next_ask: u64,
+    /// Jobs that wait for a slot.
+    waiting: u32,
+    /// Promises of a slot to jobs that are being asked for.
+    reserved: u32,
+    /// Whether the provider was listed at least once.
+    listed: bool,
+    /// What bounds creation.
+    pub creation: Creation,
+}
+
+impl Fleet {
+    /// All instances, by id.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    /// Asks whose instances have not all been seen.
+    pub fn asks(&self) -> &[Ask] {
+        &self.asks
+    }
+
+    /// Jobs that wait for a slot.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Promised slots.
+    pub fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
+    /// Whether the provider was listed at least once: before that nothing is decided.
+    pub fn is_known(&self) -> bool {
+        self.listed
+    }
+
+    /// Slots that run jobs.
+    pub fn acquired(&self) -> u32 {
+        self.instances.values().map(Instance::acquired).sum()
+    }
+
+    /// Instances that may cost money: listed ones in any phase, and those asked for.
+    pub fn costing(&self) -> u32 {
+        let asked: u32 = self.asks.iter().map(|ask| ask.outstanding).sum();
+        count(self.instances.len()).saturating_add(asked)
+    }
+
+    /// Free slots of ready instances.
+    pub fn free(&self, limits: &Limits) -> u32 {
+        self.instances.values().map(|instance| instance.free(limits)).sum()
+    }
+
+    /// Slots of instances that are asked for, creating or being prepared.
+    pub fn coming(&self, limits: &Limits) -> u32 {
+        let asked: u32 = self.asks.iter().map(|ask| ask.outstanding).sum();
+        let fresh = asked.saturating_mul(limits.fresh_slots());
+        self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
+    }
+
+    /// Instances that were known before this process and what is known of them: uses, and
+    /// slots whose jobs may still run. Must come before the first list.
+    pub fn recorded(
+        &mut self,
+        id: InstanceId,
+        uses: u32,
+        slots: impl IntoIterator<Item = u32>,
+        now: Moment,
+    ) {
+        let mut instance = Instance::new(id.clone(), Origin::Recorded, now);
+        instance.restore(uses, slots);
+        self.instances.insert(id, instance);
+    }
+
+    /// The provider was asked for `n` instances. Counts in full from now on.
+    pub fn asked(&mut self, n: u32, limits: &Limits, now: Moment) -> AskId {
+        let id = AskId(self.next_ask);
+        self.next_ask += 1;
+        self.creation.asked(n, limits, now);
+        self.asks.push(Ask { id, outstanding: n, at: now, answer: Answer::Pending });
+        id
+    }
+
+    /// The provider accepted `accepted` of an ask.
+    pub fn ask_accepted(&mut self, id: AskId, accepted: u32) {
+        self.creation.call_succeeded();
+        if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
+            // What was seen while the call was under way is no longer outstanding.
+            ask.outstanding = ask.outstanding.min(accepted);
+            ask.answer = Answer::Accepted;
+        }
+        self.asks.retain(|ask| ask.outstanding > 0);
+    }
+
+    /// The call failed. `heard` if the provider said so itself; silence may still take
+    /// effect later.
+    pub fn ask_failed(&mut self, id: AskId, heard: bool, now: Moment) {
+        self.creation.call_failed(now);
+        let wait = if heard { Duration::ZERO } else { LATE_EFFECT };
+        if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
+            ask.answer = Answer::Unknown { truth_after: now.after(wait) };
+        }
+    }
+
+    /// An accepted ask is counted no longer: its instances never showed up.
+    pub fn ask_given_up(&mut self, id: AskId, now: Moment) {
+        self.asks.retain(|ask| ask.id != id);
+        self.creation.boot_failed(now);
+    }
+
+    /// A complete list of the provider's instances, whose call began at `begun`. Returns
+    /// the instances that are gone.
+    pub fn listed(&mut self, list: &[(InstanceId, Seen)], begun: Moment, now: Moment) -> Vec<Gone> {
+        self.creation.call_succeeded();
+        let first = !std::mem::replace(&mut self.listed, true);
+        for (id, seen) in list {
+            self.saw(id, *seen, first, now);
+        }
+        self.asks.retain(|ask| match ask.answer {
+            Answer::Unknown { truth_after } => begun < truth_after,
+            Answer::Pending | Answer::Accepted => true,
+        });
+        let named: BTreeMap<&InstanceId, Seen> =
+            list.iter().map(|(id, seen)| (id, *seen)).collect();
+        let mut gone = Vec::new();
+        self.instances.retain(|id, instance| {
+            let stays = match named.get(id) {
+                Some(Seen::Deleted) => false,
+                Some(_) => true,
+                None => !instance.missed(now, MISSES, (MISSING_FOR, BUSY_MISSING_FOR)),
+            };
+            if !stays {
+                gone.push(instance.farewell());
+            }
+            stays
+        });
+        self.check();
+        gone
+    }
+
+    fn saw(&mut self, id: &InstanceId, seen: Seen, first: bool, now: Moment) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.saw(seen, now);
+            return;
+        }
+        // Some plugins go on listing what is long gone.
+        if matches!(seen, Seen::Deleted | Seen::Timeout) {
+            return;
+        }
+        let origin = match self.asks.iter_mut().find(|ask| ask.outstanding > 0) {
+            _ if first => Origin::Unrecorded,
+            Some(ask) => {
+                ask.outstanding -= 1;
+                Origin::Asked
+            }
+            None => Origin::Unexpected,
+        };
+        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
+        let mut instance = Instance::new(id.clone(), origin, now);
+        instance.saw(seen, now);
+        self.instances.insert(id.clone(), instance);
+    }
+
+    /// A preparation began.
+    pub fn preparing(&mut self, id: &InstanceId, now: Moment) {
+        self.with(id, |instance| instance.enter(Phase::Preparing, now));
+    }
+
+    /// An instance is ready for jobs.
+    pub fn prepared(&mut self, id: &InstanceId, now: Moment) {
+        self.creation.boot_succeeded();
+        self.with(id, |instance| instance.prepared(now));
+    }
+
+    /// An instance could not be prepared.
+    pub fn preparation_failed(&mut self, id: &InstanceId, now: Moment) {
+        let fresh = self.instances.get(id).is_some_and(|instance| instance.uses() == 0);
+        if fresh {
+            self.creation.boot_failed(now);
+        }
+        self.drain(id, Reason::PreparationFailed, now);
+    }
+
+    /// An instance shall get no more jobs.
+    pub fn drain(&mut self, id: &InstanceId, reason: Reason, now: Moment) {
+        if matches!(reason, Reason::BootDeadline) {
+            self.creation.boot_failed(now);
+        }
+        self.with(id, |instance| instance.drain(reason, now));
+    }
+
+    /// A drain is taken back.
+    pub fn restored(&mut self, id: &InstanceId, now: Moment) {
+        self.with(id, |instance| instance.undrain(now));
+    }
+
+    /// A delete call for these instances is about to be sent.
+    pub fn deleting(&mut self, instances: &[Vacant], now: Moment) {
+        for vacant in instances {
+            self.with(vacant.id(), |instance| instance.delete_sent(now));
+        }
+        self.check();
+    }
+
+    /// The delete call ended: these ids were accepted, the others are tried again.
+    pub fn deletion_answered(&mut self, asked: &[Vacant], accepted: &[InstanceId], now: Moment) {
+        for vacant in asked {
+            let accepted = accepted.contains(vacant.id());
+            self.with(vacant.id(), |instance| instance.delete_answered(accepted, now));
+        }
+    }
+
+    /// The proof that an instance holds no job, if it is so.
+    pub fn vacant(&self, id: &InstanceId) -> Option<Vacant> {
+        self.instances.get(id).and_then(Instance::vacant)
+    }
+
+    /// Promises a slot.
+    pub fn reserve(&mut self) {
+        self.reserved += 1;
+    }
+
+    /// Takes a promise back.
+    pub fn unreserve(&mut self) {
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// A promise becomes a job that waits for its slot.
+    pub fn wait(&mut self) {
+        self.unreserve();
+        self.waiting += 1;
+    }
+
+    /// A job waits no longer, with or without a slot.
+    pub fn stop_waiting(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// Binds a slot to a job, if one is free: on the instance that has been ready
+    /// longest, so that others can go. `except` are instances that just failed the job.
+    pub fn acquire(&mut self, limits: &Limits, except: &[InstanceId]) -> Option<(InstanceId, u32)> {
+        let free =
+            self.instances.values().filter(|i| i.free(limits) > 0 && !except.contains(i.id()));
+        let oldest = free.min_by_key(|instance| (instance.ready_at(), instance.id().clone()))?;
+        let id = oldest.id().clone();
+        let instance = self.instances.get_mut(&id)?;
+        let slot = instance.acquire();
+        self.check();
+        Some((id, slot))
+    }
+
+    /// A job has left its slot. `used` is false if it never began there.
+    pub fn release(&mut self, id: &InstanceId, slot: u32, used: bool, now: Moment) {
+        self.with(id, |instance| instance.release(slot, used, now));
+    }
+
+    fn with(&mut self, id: &InstanceId, change: impl FnOnce(&mut Instance)) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            change(instance);
+        }
+    }
+
+    fn check(&self) {
+        for instance in self.instances.values() {
+            debug_assert!(
+                instance.phase() != Phase::Deleting || instance.acquired() == 0,
+                "{} is deleted under a job",
+                instance.id()
+            );
+        }
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! One instance: its phase, what the provider says of it, and the jobs on its slots.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::Gone;
+use crate::limits::Limits;
+use crate::plan::Reason;
+use crate::time::Moment;
+
+/// The provider's id of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(pub String);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Proof that an instance holds no job. Only the fleet makes it, and only such an
+/// instance can be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vacant(InstanceId);
+
+impl Vacant {
+    /// Which instance.
+    pub fn id(&self) -> &InstanceId {
+        &self.0
+    }
+}
+
+/// Where an instance comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// We asked for it.
+    Asked,
+    /// It was there before this process, and its record tells what it did.
+    Recorded,
+    /// It was there before this process, and nothing is known of it.
+    Unrecorded,
+    /// It appeared although nobody asked.
+    Unexpected,
+}
+
+/// What the provider says of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// On its way to running: creating, resuming, or in a state that we do not know.
+    Coming,
+    /// Usable.
+    Running,
+    /// On its way out, or suspended: no place for a job.
+    Leaving,
+    /// Gone.
+    Deleted,
+    /// The provider gave up on it.
+    Timeout,
+}
+
+/// The life of an instance. Each phase but `Ready` has a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It does not run yet.
+    Creating,
+    /// It runs and waits for its preparation to begin.
+    Running,
+    /// It is being prepared.
+    Preparing,
+    /// It takes jobs.
+    Ready,
+    /// It takes no more jobs.
+    Draining,
+    /// The provider was asked to delete it.
+    Deleting,
+}
+
+impl Phase {
+    /// The word in JSON and explanations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// One instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    id: InstanceId,
+    origin: Origin,
+    phase: Phase,
+    phase_since: Moment,
+    known_since: Moment,
+    ready_at: Moment,
+    idle_since: Moment,
+    slots: BTreeSet<u32>,
+    uses: u32,
+    drain_reason: Option<Reason>,
+    /// When the delete call was sent last, and whether it was accepted.
+    delete: Option<(Moment, bool)>,
+    misses: u32,
+    missing_since: Option<Moment>,
+}
+
+impl Instance {
+    pub(super) fn new(id: InstanceId, origin: Origin, now: Moment) -> Self {
+        Self {
+            id,
+            origin,
+            phase: Phase::Creating,
+            phase_since: now,
+            known_since: now,
+            ready_at: now,
+            idle_since: now,
+            slots: BTreeSet::new(),
+            uses: 0,
+            drain_reason: None,
+            delete: None,
+            misses: 0,
+            missing_since: None,
+        }
+    }
+
+    /// The provider's id.
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Since when it stands there.
+    pub fn phase_since(&self) -> Moment {
+        self.phase_since
+    }
+
+    /// When it became ready (last).
+    pub fn ready_at(&self) -> Moment {
+        self.ready_at
+    }
+
+    /// Since when it runs no job.
+    pub fn idle_since(&self) -> Moment {
+        self.idle_since
+    }
+
+    /// Jobs that began on it.
+    pub fn uses(&self) -> u32 {
+        self.uses
+    }
+
+    /// Jobs on it now.
+    pub fn acquired(&self) -> u32 {
+        super::count(self.slots.len())
+    }
+
+    /// Slots that run jobs now.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().copied()
+    }
+
+    /// Why it takes no more jobs.
+    pub fn drain_reason(&self) -> Option<Reason> {
+        self.drain_reason
+    }
+
+    /// When the delete call was sent last, and whether it was accepted.
+    pub fn delete_call(&self) -> Option<(Moment, bool)> {
+        self.delete
+    }
+
+    /// Jobs that may still begin on it, whatever its phase.
+    pub fn uses_left(&self, limits: &Limits) -> u32 {
+        match limits.max_use_count {
+            0 => u32::MAX,
+            max => max.saturating_sub(self.uses),
+        }
+    }
+
+    /// Free slots for jobs now.
+    pub fn free(&self, limits: &Limits) -> u32 {
+        if self.phase == Phase::Ready { self.vacancies(limits) } else { 0 }
+    }
+
+    /// Slots that it will have once it is ready.
+    pub fn coming(&self, limits: &Limits) -> u32 {
+        match self.phase {
+            Phase::Creating | Phase::Running | Phase::Preparing => self.vacancies(limits),
+            Phase::Ready | Phase::Draining | Phase::Deleting => 0,
+        }
+    }
+
+    fn vacancies(&self, limits: &Limits) -> u32 {
+        limits.capacity.saturating_sub(self.acquired()).min(self.uses_left(limits))
+    }
+
+    pub(super) fn vacant(&self) -> Option<Vacant> {
+        self.slots.is_empty().then(|| Vacant(self.id.clone()))
+    }
+
+    pub(super) fn restore(&mut self, uses: u32, slots: impl IntoIterator<Item = u32>) {
+        self.uses = uses;
+        self.slots.extend(slots);
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, now: Moment) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.phase_since = now;
+        }
+    }
+
+    pub(super) fn saw(&mut self, seen: Seen, now: Moment) {
+        self.misses = 0;
+        self.missing_since = None;
+        match seen {
+            Seen::Running if self.phase == Phase::Creating => self.enter(Phase::Running, now),
+            Seen::Timeout => self.drain(Reason::ReportedTimeout, now),
+            Seen::Leaving if self.phase < Phase::Draining => self.drain(Reason::Unreachable, now),
+            Seen::Coming | Seen::Running | Seen::Leaving | Seen::Deleted => {}
+        }
+    }
+
+    /// It is missing from a list. Returns whether it is gone by that.
+    pub(super) fn missed(
+        &mut self,
+        now: Moment,
+        misses: u32,
+        (missing_for, busy_missing_for): (Duration, Duration),
+    ) -> bool {
+        if self.phase == Phase::Deleting {
+            return true;
+        }
+        self.misses += 1;
+        let since = *self.missing_since.get_or_insert(now);
+        let patience = if self.slots.is_empty() { missing_for } else { busy_missing_for };
+        self.misses >= misses && now.since(since) >= patience
+    }
+
+    pub(super) fn farewell(&self) -> Gone {
+        Gone {
+            id: self.id.clone(),
+            lost_slots: self.slots.iter().copied().collect(),
+            wanted: self.phase >= Phase::Draining,
+            since: self.known_since,
+        }
+    }
+
+    pub(super) fn prepared(&mut self, now: Moment) {
+        if self.phase >= Phase::Draining {
+            return;
+        }
+        self.ready_at = now;
+        self.idle_since = now;
+        self.enter(Phase::Ready, now);
+        if self.origin == Origin::Unrecorded {
+            self.drain(Reason::Unrecorded, now);
+        }
+    }
+
+    pub(super) fn drain(&mut self, reason: Reason, now: Moment) {
+        if self.phase < Phase::Draining {
+            self.drain_reason = Some(reason);
+            self.enter(Phase::Draining, now);
+        }
+    }
+
+    pub(super) fn undrain(&mut self, now: Moment) {
+        if self.phase == Phase::Draining {
+            self.drain_reason = None;
+            self.enter(Phase::Ready, now);
+        }
+    }
+
+    /// Whether a drain may be taken back: it is a good instance that was only not needed.
+    pub fn can_be_restored(&self) -> bool {
+        let only_surplus =
+            matches!(self.drain_reason, Some(Reason::IdleTooLong | Reason::OverLimit));
+        self.phase == Phase::Draining && only_surplus
+    }
+
+    pub(super) fn delete_sent(&mut self, now: Moment) {
+        if self.slots.is_empty() {
+            self.delete = Some((now, false));
+            self.enter(Phase::Deleting, now);
+        }
+    }
+
+    pub(super) fn delete_answered(&mut self, accepted: bool, now: Moment) {
+        if self.phase == Phase::Deleting {
+            self.delete = Some((now, accepted));
+        }
+    }
+
+    pub(super) fn acquire(&mut self) -> u32 {
+        let slot = (0..).find(|slot| !self.slots.contains(slot)).unwrap_or_default();
+        self.slots.insert(slot);
+        self.uses += 1;
+        slot
+    }
+
+    pub(super) fn release(&mut self, slot: u32, used: bool, now: Moment) {
+        if !self.slots.remove(&slot) {
+            return;
+        }
+        if !used {
+            self.uses = self.uses.saturating_sub(1);
+        }
+        if self.slots.is_empty() {
+            self.idle_since = now;
+        }
+    }
+}

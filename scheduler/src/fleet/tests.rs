@@ -1,0 +1,244 @@
+use super::*;
+
+fn at(seconds: u64) -> Moment {
+    Moment(Duration::from_secs(seconds))
+}
+
+fn id(name: &str) -> InstanceId {
+    InstanceId(name.into())
+}
+
+fn limits(capacity: u32, max_use_count: u32) -> Limits {
+    Limits { capacity, max_use_count, ..Limits::default() }
+}
+
+/// A list such as `a=running b=coming`.
+fn list(text: &str) -> Vec<(InstanceId, Seen)> {
+    let entry = |word: &str| {
+        let (name, state) = word.split_once('=').expect("name=state");
+        let seen = match state {
+            "coming" => Seen::Coming,
+            "running" => Seen::Running,
+            "leaving" => Seen::Leaving,
+            "deleted" => Seen::Deleted,
+            "timeout" => Seen::Timeout,
+            other => panic!("{other}"),
+        };
+        (id(name), seen)
+    };
+    text.split_whitespace().map(entry).collect()
+}
+
+/// A fleet of ready instances.
+fn ready(names: &[&str]) -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let limits = limits(1, 0);
+    let ask = fleet.asked(u32::try_from(names.len()).expect("few"), &limits, at(0));
+    fleet.ask_accepted(ask, u32::MAX);
+    for name in names {
+        fleet.listed(&list(&format!("{name}=running")), at(0), at(0));
+        fleet.preparing(&id(name), at(0));
+        fleet.prepared(&id(name), at(0));
+    }
+    fleet
+}
+
+fn phases(fleet: &Fleet) -> String {
+    let show = |i: &Instance| format!("{}={}", i.id(), i.phase().as_str());
+    fleet.instances().map(show).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn an_ask_counts_in_full_until_its_instances_are_seen() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let ask = fleet.asked(3, &limits(1, 0), at(1));
+    assert_eq!(fleet.costing(), 3);
+    // They may be listed before the call returns.
+    fleet.listed(&list("a=coming"), at(1), at(1));
+    assert_eq!(fleet.costing(), 3);
+    fleet.ask_accepted(ask, 3);
+    fleet.listed(&list("a=coming b=coming c=coming"), at(2), at(2));
+    assert_eq!(fleet.costing(), 3);
+    assert!(fleet.asks().is_empty());
+    assert!(fleet.instances().all(|instance| instance.origin() == Origin::Asked));
+}
+
+#[test]
+fn an_ask_that_was_partly_accepted_counts_what_was_accepted() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let ask = fleet.asked(5, &limits(1, 0), at(1));
+    fleet.ask_accepted(ask, 2);
+    assert_eq!(fleet.costing(), 2);
+    let none = fleet.asked(5, &limits(1, 0), at(1));
+    fleet.ask_accepted(none, 0);
+    assert_eq!(fleet.costing(), 2);
+}
+
+#[test]
+fn an_ask_without_an_answer_counts_until_a_later_list_tells() {
+    // The plugin said no, yet one instance was made: the next list shows it.
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let ask = fleet.asked(3, &limits(1, 0), at(10));
+    fleet.ask_failed(ask, true, at(11));
+    assert_eq!(fleet.costing(), 3);
+    fleet.listed(&list("a=coming"), at(10), at(12));
+    assert_eq!(fleet.costing(), 3, "this list began before the call ended");
+    fleet.listed(&list("a=coming"), at(11), at(12));
+    assert_eq!(fleet.costing(), 1);
+
+    // Silence may take effect later.
+    let ask = fleet.asked(2, &limits(1, 0), at(20));
+    fleet.ask_failed(ask, false, at(30));
+    fleet.listed(&list("a=coming"), at(40), at(40));
+    assert_eq!(fleet.costing(), 3);
+    fleet.listed(&list("a=coming b=coming"), at(60), at(60));
+    assert_eq!(fleet.costing(), 3);
+    fleet.listed(&list("a=coming b=coming"), at(90), at(90));
+    assert_eq!(fleet.costing(), 2);
+}
+
+#[test]
+fn origins_tell_who_wanted_an_instance() {
+    let mut fleet = Fleet::default();
+    fleet.recorded(id("r"), 2, [0], at(0));
+    fleet.listed(&list("r=running p=running"), at(0), at(0));
+    fleet.listed(&list("r=running p=running u=running"), at(1), at(1));
+    let origin = |name: &str| fleet.instance(&id(name)).expect("known").origin();
+    assert_eq!(origin("r"), Origin::Recorded);
+    assert_eq!(origin("p"), Origin::Unrecorded);
+    assert_eq!(origin("u"), Origin::Unexpected);
+    let recorded = fleet.instance(&id("r")).expect("known");
+    assert_eq!((recorded.uses(), recorded.acquired()), (2, 1));
+}
+
+#[test]
+fn what_is_gone_at_the_provider_is_not_adopted() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&list("a=deleted b=timeout"), at(0), at(0));
+    assert_eq!(phases(&fleet), "");
+}
+
+#[test]
+fn one_missing_list_is_not_the_end() {
+    let mut fleet = ready(&["a"]);
+    for second in [1, 2, 3, 29] {
+        assert_eq!(fleet.listed(&[], at(second), at(second)), []);
+    }
+    let gone = fleet.listed(&[], at(31), at(31));
+    assert_eq!((gone.len(), gone[0].wanted), (1, false));
+
+    // Seen in between, it starts anew.
+    let mut fleet = ready(&["a"]);
+    for second in [1, 20, 40, 60] {
+        let seen = if second == 20 { list("a=running") } else { Vec::new() };
+        assert_eq!(fleet.listed(&seen, at(second), at(second)), []);
+    }
+}
+
+#[test]
+fn a_busy_instance_is_given_more_time() {
+    let mut fleet = ready(&["a"]);
+    fleet.acquire(&limits(1, 0), &[]).expect("free");
+    for second in [1, 60, 120, 299] {
+        assert_eq!(fleet.listed(&[], at(second), at(second)), []);
+    }
+    let gone = fleet.listed(&[], at(302), at(302));
+    assert_eq!(gone[0].lost_slots, [0]);
+}
+
+#[test]
+fn deletion_is_over_when_the_provider_no_longer_lists_it() {
+    let mut fleet = ready(&["a"]);
+    fleet.drain(&id("a"), Reason::IdleTooLong, at(1));
+    let vacant = fleet.vacant(&id("a")).expect("no job");
+    fleet.deleting(std::slice::from_ref(&vacant), at(2));
+    fleet.deletion_answered(&[vacant], &[id("a")], at(2));
+    assert_eq!(fleet.listed(&list("a=running"), at(3), at(3)), []);
+    assert_eq!(fleet.costing(), 1);
+    let gone = fleet.listed(&[], at(4), at(4));
+    assert!(gone[0].wanted);
+    assert_eq!(fleet.costing(), 0);
+}
+
+#[test]
+fn an_instance_with_a_job_has_no_proof_of_vacancy() {
+    let mut fleet = ready(&["a"]);
+    let (instance, slot) = fleet.acquire(&limits(1, 0), &[]).expect("free");
+    assert_eq!(fleet.vacant(&instance), None);
+    fleet.release(&instance, slot, true, at(5));
+    assert!(fleet.vacant(&instance).is_some());
+    assert_eq!(fleet.instance(&instance).expect("known").idle_since(), at(5));
+}
+
+#[test]
+fn slots_are_used_oldest_instance_first_and_lowest_number_first() {
+    let mut fleet = ready(&["b", "a"]);
+    let limits = limits(2, 0);
+    let mut got = Vec::new();
+    while let Some((instance, slot)) = fleet.acquire(&limits, &[]) {
+        got.push(format!("{instance}{slot}"));
+    }
+    assert_eq!(got.join(" "), "a0 a1 b0 b1");
+    fleet.release(&id("a"), 0, true, at(1));
+    assert_eq!(fleet.acquire(&limits, &[id("a")]), None);
+    assert_eq!(fleet.acquire(&limits, &[]), Some((id("a"), 0)));
+}
+
+#[test]
+fn an_instance_is_never_used_more_often_than_it_may() {
+    let mut fleet = ready(&["a"]);
+    let limits = limits(2, 3);
+    assert_eq!(fleet.free(&limits), 2);
+    for _ in 0..3 {
+        let (instance, slot) = fleet.acquire(&limits, &[]).expect("free");
+        fleet.release(&instance, slot, true, at(1));
+    }
+    assert_eq!((fleet.free(&limits), fleet.acquire(&limits, &[])), (0, None));
+    // A job that never began there did not use it.
+    let mut fleet = ready(&["a"]);
+    let (instance, slot) = fleet.acquire(&limits, &[]).expect("free");
+    fleet.release(&instance, slot, false, at(1));
+    assert_eq!(fleet.instance(&instance).expect("known").uses(), 0);
+}
+
+#[test]
+fn a_drain_is_taken_back_only_from_a_good_instance() {
+    for (reason, restorable) in
+        [(Reason::IdleTooLong, true), (Reason::Unreachable, false), (Reason::MaxUseCount, false)]
+    {
+        let mut fleet = ready(&["a"]);
+        fleet.drain(&id("a"), reason, at(1));
+        assert_eq!(fleet.instance(&id("a")).expect("known").can_be_restored(), restorable);
+        let vacant = fleet.vacant(&id("a")).expect("no job");
+        fleet.deleting(&[vacant], at(2));
+        assert!(!fleet.instance(&id("a")).expect("known").can_be_restored());
+    }
+}
+
+#[test]
+fn what_the_provider_gave_up_on_is_drained_not_forgotten() {
+    let mut fleet = ready(&["a"]);
+    fleet.listed(&list("a=timeout"), at(1), at(1));
+    assert_eq!(phases(&fleet), "a=draining");
+    assert_eq!(
+        fleet.instance(&id("a")).expect("known").drain_reason(),
+        Some(Reason::ReportedTimeout)
+    );
+}
+
+#[test]
+fn promises_and_waiting_jobs_are_counted() {
+    let mut fleet = ready(&[]);
+    fleet.reserve();
+    fleet.reserve();
+    fleet.unreserve();
+    fleet.wait();
+    assert_eq!((fleet.reserved(), fleet.waiting()), (0, 1));
+    fleet.stop_waiting();
+    fleet.stop_waiting();
+    assert_eq!((fleet.reserved(), fleet.waiting()), (0, 0));
+}

@@ -1,0 +1,142 @@
+//! What is to be done, each entry with its reason. The only door to the provider.
+
+use crate::fleet::{AskId, InstanceId, Vacant};
+use crate::time::Moment;
+
+/// Why a plan entry exists, or why something wanted is not in it. Closed and stable: it
+/// serves explanations, JSON, metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Jobs that were taken wait for a slot.
+    JobsWaiting,
+    /// The policy wants more idle slots.
+    IdleTarget,
+    /// Idle beyond the policy's idle time, and not needed for its idle count.
+    IdleTooLong,
+    /// It has run as many jobs as it may.
+    MaxUseCount,
+    /// It could not be prepared for jobs.
+    PreparationFailed,
+    /// It did not come up, or was not prepared, within its deadline.
+    BootDeadline,
+    /// Its connection is lost and does not come back.
+    Unreachable,
+    /// The provider gave up on it; it may still cost money.
+    ReportedTimeout,
+    /// It was there before this manager, and nothing is known of it.
+    Unrecorded,
+    /// There are more instances than the limit allows (any more).
+    OverLimit,
+    /// The runner ends and is told to delete its instances.
+    ShuttingDown,
+    /// A draining instance is needed after all.
+    NeededAgain,
+    /// Bound: `max_instances`.
+    MaxInstances,
+    /// Bound: the most that the provider's group allows.
+    ProviderMaxSize,
+    /// Bound: `scale_throttle`.
+    ScaleThrottle,
+    /// Bound: instances failed to come up; creation waits, then tries one.
+    BootFailures,
+    /// Bound: the provider's calls fail; they wait.
+    CallsFailing,
+}
+
+impl Reason {
+    /// The word in explanations, JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobsWaiting => "jobs_waiting",
+            Self::IdleTarget => "idle_target",
+            Self::IdleTooLong => "idle_too_long",
+            Self::MaxUseCount => "max_use_count",
+            Self::PreparationFailed => "preparation_failed",
+            Self::BootDeadline => "boot_deadline",
+            Self::Unreachable => "unreachable",
+            Self::ReportedTimeout => "reported_timeout",
+            Self::Unrecorded => "unrecorded",
+            Self::OverLimit => "over_limit",
+            Self::ShuttingDown => "shutting_down",
+            Self::NeededAgain => "needed_again",
+            Self::MaxInstances => "max_instances",
+            Self::ProviderMaxSize => "provider_max_size",
+            Self::ScaleThrottle => "scale_throttle",
+            Self::BootFailures => "boot_failures",
+            Self::CallsFailing => "calls_failing",
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ask the provider for `n` more instances, in one call.
+    Create {
+        /// How many.
+        n: u32,
+        /// What they are for.
+        reason: Reason,
+    },
+    /// Make a running instance ready for jobs.
+    Prepare {
+        /// Which one.
+        id: InstanceId,
+    },
+    /// Give it no more jobs.
+    Drain {
+        /// Which one.
+        id: InstanceId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Take a drain back.
+    Restore {
+        /// Which one.
+        id: InstanceId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Ask the provider to delete instances, in one call. They hold no job: only the
+    /// fleet can say so.
+    Delete {
+        /// Which ones, and why each.
+        instances: Vec<(Vacant, Reason)>,
+    },
+    /// Count an ask for instances no longer: they never showed up.
+    GiveUp {
+        /// Which one.
+        ask: AskId,
+    },
+}
+
+/// The numbers that a plan was made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Slots that run jobs.
+    pub acquired: u32,
+    /// Jobs that wait for a slot.
+    pub waiting: u32,
+    /// Idle slots that the policy wants.
+    pub idle_target: u32,
+    /// Free slots of ready instances.
+    pub free: u32,
+    /// Slots of instances that are coming.
+    pub coming: u32,
+    /// Instances that may cost money, asked-for ones included.
+    pub instances: u32,
+}
+
+/// What is to be done now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Plan {
+    /// In the order in which they are to be done.
+    pub steps: Vec<Step>,
+    /// Instances that are wanted but not created, and the limit that is in the way.
+    pub held_back: Option<(u32, Reason)>,
+    /// What it was made from.
+    pub demand: Demand,
+    /// When there may be something to do although nothing happened.
+    pub wake: Option<Moment>,
+}
