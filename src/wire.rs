@@ -2,7 +2,9 @@
 //!
 //! Defaults of the wire (zero, empty, absent) become meanings here and nowhere else.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+#[cfg(any(feature = "serve", test))]
+use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::contract::{ConnectInfo, ConnectorConfig, Error, InstanceState, Protocol};
 

@@ -13,6 +13,7 @@ mod slot;
 mod stage;
 mod store;
 mod supervisor;
+mod survive;
 mod transfer;
 mod waiting;
 
@@ -27,6 +28,8 @@ const USAGE: &str =
 
 usage: mayfly-agent job --base DIR --slot N      wait for a plan on stdin
        mayfly-agent attach --base DIR --job KEY  join a job
+       mayfly-agent survive --base DIR --start   begin to test whether processes stay
+       mayfly-agent survive --base DIR --look    tell by the exit status
        mayfly-agent version
 ";
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             Err(_) => Err(Error::new(format!("--slot {slot}: not a number"))),
         },
         ["attach", "--base", base, "--job", key] => attach::run(&PathBuf::from(base), key),
+        ["survive", "--base", base, step] => survive::run(&PathBuf::from(base), step),
         [TRANSFER] => transfer::run(),
         ["version" | "--version"] => {
             println!("mayfly-agent {}", env!("CARGO_PKG_VERSION"));

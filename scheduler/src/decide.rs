@@ -34,6 +34,17 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
     plan
 }
 
+/// What is to be done when the group ends and its instances shall go: all of them, as
+/// soon as they hold no job.
+pub fn decide_end(fleet: &Fleet, limits: &Limits, now: Now) -> Plan {
+    let mut plan = Plan::default();
+    for instance in fleet.instances().filter(|instance| instance.phase() < Phase::Draining) {
+        plan.drain(instance, Reason::ShuttingDown);
+    }
+    delete(fleet, limits, now.moment, &mut plan);
+    plan
+}
+
 fn demand(fleet: &Fleet, policy: &Policy, limits: &Limits) -> Demand {
     let acquired = fleet.acquired();
     Demand {
@@ -57,14 +68,17 @@ fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
         }
     }
     for instance in fleet.instances() {
-        let limit = match instance.phase() {
-            Phase::Creating => limits.boot_deadline,
-            Phase::Running | Phase::Preparing => limits.prepare_deadline,
+        let (limit, reason) = match instance.phase() {
+            Phase::Creating => (limits.boot_deadline, Reason::BootDeadline),
+            Phase::Running | Phase::Preparing if instance.was_ready() => {
+                (limits.reconnect_deadline, Reason::Unreachable)
+            }
+            Phase::Running | Phase::Preparing => (limits.prepare_deadline, Reason::BootDeadline),
             Phase::Ready | Phase::Draining | Phase::Deleting => continue,
         };
         let deadline = instance.phase_since().after(limit);
         if now >= deadline {
-            plan.drain(instance, Reason::BootDeadline);
+            plan.drain(instance, reason);
         } else {
             plan.wake_at(deadline);
         }

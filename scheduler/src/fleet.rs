@@ -27,7 +27,7 @@ pub struct Ask {
     pub id: AskId,
     /// How many are still to come, at worst.
     pub outstanding: u32,
-    /// When it was sent.
+    /// When it was sent; once it was accepted, when that was.
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
@@ -152,6 +152,14 @@ impl Fleet {
         self.instances.insert(id, instance);
     }
 
+    /// An ask of before this process, whose answer nobody heard: its effect shows in a
+    /// later list. Must come before the first list.
+    pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
+        self.next_ask = self.next_ask.max(id.0 + 1);
+        let answer = Answer::Unknown { truth_after: now.after(LATE_EFFECT) };
+        self.asks.push(Ask { id, outstanding: n, at: now, answer });
+    }
+
     /// The provider was asked for `n` instances. Counts in full from now on.
     pub fn asked(&mut self, n: u32, limits: &Limits, now: Moment) -> AskId {
         let id = AskId(self.next_ask);
@@ -162,12 +170,13 @@ impl Fleet {
     }
 
     /// The provider accepted `accepted` of an ask.
-    pub fn ask_accepted(&mut self, id: AskId, accepted: u32) {
+    pub fn ask_accepted(&mut self, id: AskId, accepted: u32, now: Moment) {
         self.creation.call_succeeded();
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
             // What was seen while the call was under way is no longer outstanding.
             ask.outstanding = ask.outstanding.min(accepted);
             ask.answer = Answer::Accepted;
+            ask.at = now;
         }
         self.asks.retain(|ask| ask.outstanding > 0);
     }
@@ -241,9 +250,13 @@ impl Fleet {
         self.instances.insert(id.clone(), instance);
     }
 
-    /// A preparation began.
+    /// A preparation began: of a new instance, or of one whose connection is lost.
     pub fn preparing(&mut self, id: &InstanceId, now: Moment) {
-        self.with(id, |instance| instance.enter(Phase::Preparing, now));
+        self.with(id, |instance| {
+            if instance.phase() < Phase::Draining {
+                instance.enter(Phase::Preparing, now);
+            }
+        });
     }
 
     /// An instance is ready for jobs.
@@ -254,11 +267,12 @@ impl Fleet {
 
     /// An instance could not be prepared.
     pub fn preparation_failed(&mut self, id: &InstanceId, now: Moment) {
-        let fresh = self.instances.get(id).is_some_and(|instance| instance.uses() == 0);
+        let fresh = self.instances.get(id).is_some_and(|instance| !instance.was_ready());
         if fresh {
             self.creation.boot_failed(now);
         }
-        self.drain(id, Reason::PreparationFailed, now);
+        let reason = if fresh { Reason::PreparationFailed } else { Reason::Unreachable };
+        self.drain(id, reason, now);
     }
 
     /// An instance shall get no more jobs.

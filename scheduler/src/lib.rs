@@ -17,7 +17,7 @@ pub mod plan;
 pub mod policy;
 pub mod time;
 
-pub use decide::decide;
+pub use decide::{decide, decide_end};
 pub use fleet::Fleet;
 pub use limits::Limits;
 pub use plan::{Plan, Reason};

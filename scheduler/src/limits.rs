@@ -21,8 +21,10 @@ pub struct Limits {
     /// How long an instance may take from being asked for to being listed, and again to
     /// running.
     pub boot_deadline: Duration,
-    /// How long its preparation may take.
+    /// How long its first preparation may take.
     pub prepare_deadline: Duration,
+    /// How long an instance that was ready may be unreachable.
+    pub reconnect_deadline: Duration,
     /// `deletion_retry_interval`.
     pub deletion_retry: Duration,
 }
@@ -33,6 +35,8 @@ const DELETION_RETRY: Duration = Duration::from_secs(60);
 const BOOT_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// fleeting's default of `connector_config.timeout`.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10 * 60);
+/// Several times what a restarted sshd, or a network that converges, takes.
+const RECONNECT_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -44,6 +48,7 @@ impl Default for Limits {
             throttle: Throttle::default(),
             boot_deadline: BOOT_DEADLINE,
             prepare_deadline: PREPARE_DEADLINE,
+            reconnect_deadline: RECONNECT_DEADLINE,
             deletion_retry: DELETION_RETRY,
         }
     }

@@ -37,7 +37,7 @@ fn known() -> Fleet {
 fn ready(count: usize) -> Fleet {
     let mut fleet = known();
     let ask = fleet.asked(u32::try_from(count).expect("few"), &limits(), now(0).moment);
-    fleet.ask_accepted(ask, u32::MAX);
+    fleet.ask_accepted(ask, u32::MAX, now(0).moment);
     let list: Vec<_> = (0..count).map(|n| (id(&format!("i{n}")), Seen::Running)).collect();
     fleet.listed(&list, now(0).moment, now(0).moment);
     for (n, (id, _)) in list.iter().enumerate() {
@@ -201,12 +201,36 @@ fn deletion_is_tried_again_until_it_is_true() {
 fn what_does_not_come_up_is_deleted_and_counted() {
     let mut fleet = known();
     let ask = fleet.asked(1, &limits(), now(0).moment);
-    fleet.ask_accepted(ask, 1);
+    fleet.ask_accepted(ask, 1, now(0).moment);
     assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(900))), "give up 0");
     fleet.listed(&[(id("a"), Seen::Coming)], now(10).moment, now(10).moment);
     assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(909))), "");
     let plan = decide(&fleet, &idle(0, 60), &limits(), now(910));
     assert_eq!(show(&plan), "drain a boot_deadline; delete a");
+}
+
+#[test]
+fn at_the_end_everything_goes_but_what_runs_a_job() {
+    let mut fleet = ready(2);
+    fleet.listed(
+        &[(id("i0"), Seen::Running), (id("i1"), Seen::Running), (id("new"), Seen::Coming)],
+        now(1).moment,
+        now(1).moment,
+    );
+    fleet.acquire(&limits(), &[]);
+    let plan = decide_end(&fleet, &limits(), now(2));
+    let drains = "drain i0 shutting_down; drain i1 shutting_down; drain new shutting_down";
+    assert_eq!(show(&plan), format!("{drains}; delete i1,new"));
+}
+
+#[test]
+fn an_instance_that_was_ready_is_given_a_minute_to_come_back() {
+    let mut fleet = ready(1);
+    fleet.preparing(&id("i0"), now(10).moment);
+    let plan = decide(&fleet, &idle(1, 60), &limits(), now(69));
+    assert_eq!((show(&plan).as_str(), plan.wake), ("", Some(now(70).moment)));
+    let plan = decide(&fleet, &idle(1, 60), &limits(), now(70));
+    assert_eq!(show(&plan), "drain i0 unreachable; delete i0");
 }
 
 #[test]
@@ -275,7 +299,8 @@ fn event() -> impl Strategy<Value = Event> {
 struct World {
     fleet: Fleet,
     provider: Vec<(InstanceId, Seen)>,
-    promised: u32,
+    /// When instances that did not appear yet were accepted.
+    promised: Vec<u64>,
     calls: Vec<(crate::fleet::AskId, u32)>,
     jobs: Vec<(InstanceId, u32)>,
     born: u32,
@@ -295,8 +320,8 @@ impl World {
             Event::Accept(n) => {
                 if let Some((ask, asked)) = self.calls.pop() {
                     let n = n.min(asked);
-                    self.promised += n;
-                    self.fleet.ask_accepted(ask, n);
+                    self.promised.extend(std::iter::repeat_n(self.clock, n as usize));
+                    self.fleet.ask_accepted(ask, n, moment);
                 }
             }
             Event::Refuse | Event::Silence => {
@@ -305,8 +330,7 @@ impl World {
                 }
             }
             Event::Appear => {
-                if self.promised > 0 {
-                    self.promised -= 1;
+                if self.promised.pop().is_some() {
                     self.born += 1;
                     self.provider.push((id(&format!("n{}", self.born)), Seen::Coming));
                 }
@@ -324,6 +348,8 @@ impl World {
             }
             Event::Pass(seconds) => self.clock += seconds,
         }
+        // What did not appear within the boot deadline never does.
+        self.promised.retain(|accepted| self.clock < accepted + limits.boot_deadline.as_secs());
         let moment = now(self.clock).moment;
         let gone = self.fleet.listed(&self.provider, moment, moment);
         self.jobs.retain(|(instance, _)| gone.iter().all(|gone| gone.id != *instance));
@@ -383,7 +409,7 @@ proptest! {
         let limits = Limits { capacity, max_use_count, max_instances: 4, ..limits() };
         let policy = idle(idle_count, 30);
         let mut world = World {
-            fleet: known(), provider: Vec::new(), promised: 0, calls: Vec::new(),
+            fleet: known(), provider: Vec::new(), promised: Vec::new(), calls: Vec::new(),
             jobs: Vec::new(), born: 0, clock: 0,
         };
         for event in events {
@@ -391,7 +417,7 @@ proptest! {
             let plan = decide(&world.fleet, &policy, &limits, now(world.clock));
             prop_assert_eq!(&plan, &decide(&world.fleet, &policy, &limits, now(world.clock)));
             world.act(plan, &limits);
-            let real = u32::try_from(world.provider.len()).expect("few") + world.promised;
+            let real = world.provider.len() + world.promised.len();
             prop_assert!(real <= 4, "{real} instances at the provider");
             prop_assert!(world.fleet.costing() <= 4, "{} counted", world.fleet.costing());
             for instance in world.fleet.instances() {

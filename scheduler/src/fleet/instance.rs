@@ -98,6 +98,7 @@ pub struct Instance {
     phase: Phase,
     phase_since: Moment,
     known_since: Moment,
+    was_ready: bool,
     ready_at: Moment,
     idle_since: Moment,
     slots: BTreeSet<u32>,
@@ -117,6 +118,7 @@ impl Instance {
             phase: Phase::Creating,
             phase_since: now,
             known_since: now,
+            was_ready: false,
             ready_at: now,
             idle_since: now,
             slots: BTreeSet::new(),
@@ -148,7 +150,12 @@ impl Instance {
         self.phase_since
     }
 
-    /// When it became ready (last).
+    /// Whether it was ready before.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready
+    }
+
+    /// When it first became ready.
     pub fn ready_at(&self) -> Moment {
         self.ready_at
     }
@@ -214,6 +221,7 @@ impl Instance {
 
     pub(super) fn restore(&mut self, uses: u32, slots: impl IntoIterator<Item = u32>) {
         self.uses = uses;
+        self.was_ready = true;
         self.slots.extend(slots);
     }
 
@@ -264,8 +272,10 @@ impl Instance {
         if self.phase >= Phase::Draining {
             return;
         }
-        self.ready_at = now;
-        self.idle_since = now;
+        if !std::mem::replace(&mut self.was_ready, true) {
+            self.ready_at = now;
+            self.idle_since = now;
+        }
         self.enter(Phase::Ready, now);
         if self.origin == Origin::Unrecorded {
             self.drain(Reason::Unrecorded, now);

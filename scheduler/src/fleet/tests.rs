@@ -35,7 +35,7 @@ fn ready(names: &[&str]) -> Fleet {
     fleet.listed(&[], at(0), at(0));
     let limits = limits(1, 0);
     let ask = fleet.asked(u32::try_from(names.len()).expect("few"), &limits, at(0));
-    fleet.ask_accepted(ask, u32::MAX);
+    fleet.ask_accepted(ask, u32::MAX, at(0));
     for name in names {
         fleet.listed(&list(&format!("{name}=running")), at(0), at(0));
         fleet.preparing(&id(name), at(0));
@@ -58,7 +58,7 @@ fn an_ask_counts_in_full_until_its_instances_are_seen() {
     // They may be listed before the call returns.
     fleet.listed(&list("a=coming"), at(1), at(1));
     assert_eq!(fleet.costing(), 3);
-    fleet.ask_accepted(ask, 3);
+    fleet.ask_accepted(ask, 3, at(1));
     fleet.listed(&list("a=coming b=coming c=coming"), at(2), at(2));
     assert_eq!(fleet.costing(), 3);
     assert!(fleet.asks().is_empty());
@@ -70,10 +70,10 @@ fn an_ask_that_was_partly_accepted_counts_what_was_accepted() {
     let mut fleet = Fleet::default();
     fleet.listed(&[], at(0), at(0));
     let ask = fleet.asked(5, &limits(1, 0), at(1));
-    fleet.ask_accepted(ask, 2);
+    fleet.ask_accepted(ask, 2, at(1));
     assert_eq!(fleet.costing(), 2);
     let none = fleet.asked(5, &limits(1, 0), at(1));
-    fleet.ask_accepted(none, 0);
+    fleet.ask_accepted(none, 0, at(1));
     assert_eq!(fleet.costing(), 2);
 }
 

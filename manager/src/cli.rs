@@ -1,0 +1,76 @@
+//! The command line: what the user said, handed to one file per command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+
+#[derive(Parser)]
+#[command(name = "mayfly", version, about = "A runner manager for GitLab CI", max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// What goes to the log, and how.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LogFlags {
+    /// error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", env = "MAYFLY_LOG")]
+    pub(crate) log_level: Option<String>,
+    /// Log lines as JSON
+    #[arg(long, global = true)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the runners of a configuration until stopped
+    Run(commands::run::Flags),
+    /// Look at a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at provider plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say everything that is wrong with a configuration, and start nothing
+    Check(ConfigFlags),
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Drive a plugin through every call and say what it answers
+    Check(commands::plugin_check::Flags),
+}
+
+/// Which configuration.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigFlags {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", env = "CONFIG_FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where recovery state is kept; wins over `state_dir` of the configuration
+    #[arg(long, value_name = "DIR", env = "MAYFLY_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Runs the command that was asked for.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match cli.command {
+        Command::Run(flags) => commands::run::run(&flags, &cli.log),
+        Command::Config(ConfigCommand::Check(flags)) => commands::config_check::run(&flags),
+        Command::Plugin(PluginCommand::Check(flags)) => {
+            commands::plugin_check::run(&flags, &cli.log)
+        }
+    };
+    exit.into()
+}

@@ -1,0 +1,47 @@
+//! `mayfly run`: serves the runners of a configuration until it is told to stop.
+
+use clap::Args;
+
+use super::{Exit, block_on, load_config};
+use crate::app::{App, StartError};
+use crate::cli::{ConfigFlags, LogFlags};
+use crate::shutdown::Signals;
+use crate::telemetry;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
+    let Some(config) = load_config(&flags.config) else {
+        return Exit::Config;
+    };
+    telemetry::init(log, config.log_level.as_deref(), config.log_json);
+    let served = block_on(async {
+        let signals = Signals::catch()?;
+        let app = match App::start(config).await {
+            Ok(app) => app,
+            Err(error) => return Ok(exit_of(&error)),
+        };
+        Ok::<_, std::io::Error>(app.run(signals).await)
+    });
+    match served {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) | Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            Exit::State
+        }
+    }
+}
+
+/// Says why the start failed.
+pub(crate) fn exit_of(error: &StartError) -> Exit {
+    eprintln!("error: {error}");
+    match error {
+        StartError::State(_) | StartError::Key(_) => Exit::State,
+        StartError::Server(_) => Exit::Config,
+        StartError::Provider(_) => Exit::Plugin,
+    }
+}

@@ -1,0 +1,179 @@
+//! What the manager holds of a prepared instance: its sessions, and on each free slot an
+//! agent that waits for a plan.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use job::wire::{Attach, OLDEST_PROTOCOL, Ready, from_agent, negotiate, to_agent};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::line::AgentLine;
+use super::prepare::quote;
+use super::ssh::{Access, Session};
+
+/// OpenSSH allows 10 sessions per connection; two stay free for attach and probes.
+const AGENTS_PER_SESSION: u32 = 8;
+/// Starting an agent takes a process start and a round trip.
+const ARM_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is known of the instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The login directory.
+    pub(crate) home: String,
+    /// The agent's directory.
+    pub(crate) base: String,
+    /// The agent's binary.
+    pub(crate) agent: String,
+    /// Architecture in Go's words.
+    pub(crate) arch: String,
+    /// Whether jobs there outlive the connection.
+    pub(crate) detached: bool,
+}
+
+/// An agent that waits for a plan.
+pub(crate) struct Armed {
+    pub(crate) line: AgentLine,
+    pub(crate) protocol: u32,
+}
+
+/// Why no agent can be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ArmError(String);
+
+/// A prepared instance.
+pub(crate) struct Connection {
+    pub(crate) facts: Facts,
+    access: Access,
+    lost: CancellationToken,
+    /// The first is that of the preparation; more are dialed where one is not enough.
+    sessions: AsyncMutex<Vec<Arc<Session>>>,
+    /// A slot's lock is held while its agent is started: a second one would take the slot
+    /// from the first.
+    slots: Mutex<BTreeMap<u32, Arc<AsyncMutex<Option<Armed>>>>>,
+}
+
+impl Connection {
+    pub(super) fn new(session: Session, access: Access, facts: Facts) -> Self {
+        Self {
+            facts,
+            access,
+            lost: session.closed.clone(),
+            sessions: AsyncMutex::new(vec![Arc::new(session)]),
+            slots: Mutex::default(),
+        }
+    }
+
+    /// Cancelled when the instance cannot be reached any more. Noticed by keepalive.
+    pub(crate) fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// An agent for the slot: the one that waits, or a new one.
+    pub(crate) async fn take_agent(&self, slot: u32) -> Result<Armed, ArmError> {
+        let place = self.slot(slot);
+        let mut waiting = place.lock().await;
+        match waiting.take() {
+            Some(armed) if !armed.line.is_closed() => Ok(armed),
+            _ => self.start_agent(slot).await,
+        }
+    }
+
+    /// Makes an agent wait on the slot, ahead of its next job.
+    pub(crate) async fn arm(&self, slot: u32) -> Result<(), ArmError> {
+        let place = self.slot(slot);
+        // Someone at work on the slot brings its own.
+        let Ok(mut waiting) = place.try_lock() else {
+            return Ok(());
+        };
+        if waiting.as_ref().is_none_or(|armed| armed.line.is_closed()) {
+            *waiting = Some(self.start_agent(slot).await?);
+        }
+        Ok(())
+    }
+
+    fn slot(&self, slot: u32) -> Arc<AsyncMutex<Option<Armed>>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(slot).or_default())
+    }
+
+    /// Joins a job that runs there, or ended there, from a byte of its log on.
+    pub(crate) async fn attach(&self, job_key: &str, from: u64) -> Result<AgentLine, ArmError> {
+        let command = format!(
+            "exec {} attach --base {} --job {}",
+            quote(&self.facts.agent),
+            quote(&self.facts.base),
+            quote(job_key)
+        );
+        let line = self.open(0, &command).await?;
+        line.say(to_agent::Message::Attach(Attach { from }))
+            .await
+            .map_err(|error| ArmError(error.to_string()))?;
+        Ok(line)
+    }
+
+    /// Ends the connection; jobs there go on.
+    pub(crate) async fn close(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for session in self.sessions.lock().await.iter() {
+            session.disconnect().await;
+        }
+    }
+
+    async fn start_agent(&self, slot: u32) -> Result<Armed, ArmError> {
+        let command = format!(
+            "exec {} job --base {} --slot {slot}",
+            quote(&self.facts.agent),
+            quote(&self.facts.base)
+        );
+        let mut line = self.open(slot / AGENTS_PER_SESSION, &command).await?;
+        let first = timeout(ARM_LIMIT, line.expect())
+            .await
+            .map_err(|_| {
+                ArmError(format!("the agent did not answer within {} s", ARM_LIMIT.as_secs()))
+            })?
+            .map_err(|error| ArmError(error.to_string()))?;
+        match first {
+            from_agent::Message::Ready(ready) => {
+                let protocol = common_protocol(&ready)?;
+                Ok(Armed { line, protocol })
+            }
+            from_agent::Message::Refused(refused) => Err(ArmError(refused.message)),
+            other => Err(ArmError(format!("the agent opened with {other:?}"))),
+        }
+    }
+
+    async fn open(&self, session: u32, command: &str) -> Result<AgentLine, ArmError> {
+        let session = self.session(session as usize).await?;
+        let opened = timeout(ARM_LIMIT, session.open(command)).await;
+        match opened {
+            Ok(Ok(channel)) => Ok(AgentLine::new(channel)),
+            Ok(Err(error)) => Err(ArmError(format!("cannot open a channel: {error}"))),
+            Err(_) => Err(ArmError("cannot open a channel in time".into())),
+        }
+    }
+
+    async fn session(&self, index: usize) -> Result<Arc<Session>, ArmError> {
+        let mut sessions = self.sessions.lock().await;
+        while sessions.len() <= index {
+            let pinned = sessions[0].host_key.clone();
+            let session =
+                self.access.dial(Some(&pinned)).await.map_err(|e| ArmError(e.to_string()))?;
+            sessions.push(Arc::new(session));
+        }
+        Ok(Arc::clone(&sessions[index]))
+    }
+}
+
+fn common_protocol(ready: &Ready) -> Result<u32, ArmError> {
+    negotiate(ready.oldest_protocol, ready.newest_protocol).ok_or_else(|| {
+        ArmError(format!(
+            "the agent speaks protocols {} to {}, this manager needs at least {OLDEST_PROTOCOL}",
+            ready.oldest_protocol, ready.newest_protocol
+        ))
+    })
+}

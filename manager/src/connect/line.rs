@@ -1,0 +1,100 @@
+//! Frames to and from one agent over one SSH channel.
+//!
+//! A task reads the channel and never waits: one unread channel would freeze the whole
+//! connection, keepalive included. What it holds is bounded by the credit given for log
+//! bytes.
+
+use std::sync::Arc;
+
+use job::wire::{Frames, FromAgent, ToAgent, encode, from_agent, to_agent};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelWriteHalf};
+use tokio::sync::mpsc;
+
+/// A conversation with one agent.
+pub(crate) struct AgentLine {
+    to_agent: Arc<ChannelWriteHalf<Msg>>,
+    messages: mpsc::UnboundedReceiver<from_agent::Message>,
+    reader: tokio::task::JoinHandle<String>,
+}
+
+/// The agent cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+#[error("the line to the agent is lost ({0})")]
+pub(crate) struct LineLost(String);
+
+impl AgentLine {
+    pub(crate) fn new(channel: Channel<Msg>) -> Self {
+        let (mut read, write) = channel.split();
+        let (sender, messages) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(async move {
+            let mut frames = Frames::default();
+            let mut stderr = String::new();
+            while let Some(message) = read.wait().await {
+                match message {
+                    ChannelMsg::Data { data } => frames.push(&data),
+                    ChannelMsg::ExtendedData { data, .. } if stderr.len() < 2000 => {
+                        stderr.push_str(&String::from_utf8_lossy(&data));
+                    }
+                    ChannelMsg::Close => break,
+                    _ => {}
+                }
+                loop {
+                    match frames.next::<FromAgent>() {
+                        Ok(Some(FromAgent { message: Some(message) })) => {
+                            if sender.send(message).is_err() {
+                                return stderr;
+                            }
+                        }
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(error) => return format!("{error} {stderr}"),
+                    }
+                }
+            }
+            stderr
+        });
+        Self { to_agent: Arc::new(write), messages, reader }
+    }
+
+    /// Says one thing.
+    pub(crate) async fn say(&self, message: to_agent::Message) -> Result<(), LineLost> {
+        let frame = encode(&ToAgent::from(message));
+        self.to_agent.data_bytes(frame).await.map_err(|error| LineLost(error.to_string()))
+    }
+
+    /// The next thing that the agent says; `None` once the line is lost. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<from_agent::Message> {
+        self.messages.recv().await
+    }
+
+    /// The next thing, or what the remote side complained about before it ended.
+    pub(crate) async fn expect(&mut self) -> Result<from_agent::Message, LineLost> {
+        match self.next().await {
+            Some(message) => Ok(message),
+            None => {
+                let complaint = (&mut self.reader).await.unwrap_or_default();
+                let complaint = complaint.trim();
+                Err(LineLost(
+                    if complaint.is_empty() { "it ended without a word" } else { complaint }.into(),
+                ))
+            }
+        }
+    }
+
+    /// Whether the remote side has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.is_closed() && self.messages.is_empty()
+    }
+}
+
+/// Dropping russh's channel leaves it open on the server, where it would count against
+/// the session limit for ever.
+impl Drop for AgentLine {
+    fn drop(&mut self) {
+        let to_agent = Arc::clone(&self.to_agent);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { to_agent.close().await });
+        }
+    }
+}

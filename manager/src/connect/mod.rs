@@ -1,0 +1,16 @@
+//! One connection per instance: dial, prepare, start jobs, attach to jobs.
+//!
+//! `ssh` knows SSH and nothing of agents, `line` speaks frames with one agent, `prepare`
+//! makes an instance fit for jobs, `connection` is what the rest of the manager holds.
+
+mod binary;
+mod connection;
+mod line;
+mod prepare;
+mod ssh;
+
+pub(crate) use binary::Agents;
+pub(crate) use connection::Connection;
+pub(crate) use line::AgentLine;
+pub(crate) use prepare::{Preparation, PrepareError, Remembered};
+pub(crate) use ssh::{Access, OwnKey};

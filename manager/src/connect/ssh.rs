@@ -1,0 +1,442 @@
+//! SSH: dial, log in, run commands. Host keys are verified: pinned at first use, refused
+//! when they change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mayfly_plugin::ConnectInfo;
+use russh::client::{self, Handle, Msg};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{Channel, ChannelMsg, Disconnect, cipher};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::secret::Secret;
+
+/// A peer that is gone is noticed after interval × (max + 1) = 9 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_MAX: usize = 2;
+/// One attempt to connect, exchange keys and log in.
+const DIAL_LIMIT: Duration = Duration::from_secs(20);
+const SSH_PORT: u16 = 22;
+/// Most of a command's output that is kept.
+const MAX_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// Nothing answers there (yet).
+    #[error("cannot connect to {address}: {why}")]
+    Unreachable {
+        /// `host:port`.
+        address: String,
+        /// What was seen.
+        why: String,
+    },
+    /// It answers, but not as the machine that it was.
+    #[error(
+        "the host key of {address} changed since it was first seen: {now}; the instance is not trusted any more"
+    )]
+    HostKeyChanged {
+        /// `host:port`.
+        address: String,
+        /// The key that it shows now.
+        now: String,
+    },
+    /// It does not let us in (yet).
+    #[error(
+        "{address} does not accept the login of {user:?}; check user and key in connector_config, or what the plugin provides"
+    )]
+    LoginRefused {
+        /// `host:port`.
+        address: String,
+        /// The user.
+        user: String,
+    },
+    /// The plugin or the configuration gives no usable login.
+    #[error("{0}")]
+    NoLogin(String),
+}
+
+/// A key of the manager's own, added to each instance while it is prepared: what a plugin
+/// provides may end with the plugin.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnKey {
+    private: Arc<PrivateKey>,
+    /// The line for `authorized_keys`.
+    pub(crate) public_line: String,
+}
+
+impl OwnKey {
+    /// Reads the key of a group, or makes it; 0600.
+    pub(crate) fn read_or_make(path: &std::path::Path) -> std::io::Result<Self> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let invalid = |error: russh::keys::ssh_key::Error| {
+            let text = format!("{}: {error}; remove the file to have a new key", path.display());
+            std::io::Error::new(std::io::ErrorKind::InvalidData, text)
+        };
+        let private = match std::fs::read_to_string(path) {
+            Ok(pem) => PrivateKey::from_openssh(pem).map_err(invalid)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = new_key().map_err(invalid)?;
+                let pem = key.to_openssh(russh::keys::ssh_key::LineEnding::LF).map_err(invalid)?;
+                let mut file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)?;
+                file.write_all(pem.as_bytes())?;
+                key
+            }
+            Err(error) => return Err(error),
+        };
+        let public = private.public_key().to_openssh().map_err(invalid)?;
+        let public_line = format!("{} mayfly", public.trim());
+        Ok(Self { private: Arc::new(private), public_line })
+    }
+}
+
+fn new_key() -> Result<PrivateKey, russh::keys::ssh_key::Error> {
+    let mut seed = [0; 32];
+    rand::fill(&mut seed);
+    let pair = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&seed);
+    PrivateKey::new(pair.into(), "mayfly")
+}
+
+/// How to reach an instance and log in: as the plugin says, and with our own key.
+#[derive(Clone)]
+pub(crate) struct Access {
+    host: String,
+    port: u16,
+    user: String,
+    logins: Vec<Login>,
+}
+
+#[derive(Clone)]
+enum Login {
+    Key(Arc<PrivateKey>),
+    Password(Secret),
+}
+
+impl Access {
+    /// From what the plugin says; `own` is tried first where it was added before.
+    pub(crate) fn new(
+        info: &ConnectInfo,
+        use_external_addr: bool,
+        own: Option<&OwnKey>,
+    ) -> Result<Self, DialError> {
+        let connector = &info.connector;
+        if !matches!(connector.protocol, None | Some(mayfly_plugin::Protocol::Ssh)) {
+            return Err(DialError::NoLogin(
+                "the plugin wants WinRM, which is not supported yet".into(),
+            ));
+        }
+        let external =
+            use_external_addr && !info.external_addr.is_empty() || info.internal_addr.is_empty();
+        let address = if external { &info.external_addr } else { &info.internal_addr };
+        if address.is_empty() {
+            return Err(DialError::NoLogin("the plugin gives no address for the instance".into()));
+        }
+        let (host, port) = split_port(address, connector.protocol_port.unwrap_or(SSH_PORT));
+        let mut logins: Vec<Login> =
+            own.iter().map(|key| Login::Key(Arc::clone(&key.private))).collect();
+        if connector.key.is_empty() {
+            logins.push(Login::Password(Secret::new(connector.password.clone())));
+        } else {
+            logins.push(Login::Key(Arc::new(parse_key(&connector.key)?)));
+        }
+        if connector.username.is_empty() {
+            return Err(DialError::NoLogin(
+                "there is no user to log in as: set connector_config.username".into(),
+            ));
+        }
+        Ok(Self { host, port, user: connector.username.clone(), logins })
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Dials once. `pinned` is the host key that the instance had before, as text.
+    pub(crate) async fn dial(&self, pinned: Option<&str>) -> Result<Session, DialError> {
+        let unreachable = |why: String| DialError::Unreachable { address: self.address(), why };
+        match timeout(DIAL_LIMIT, self.try_dial(pinned)).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("no answer within {} s", DIAL_LIMIT.as_secs()))),
+        }
+    }
+
+    async fn try_dial(&self, pinned: Option<&str>) -> Result<Session, DialError> {
+        let unreachable = |why: String| DialError::Unreachable { address: self.address(), why };
+        let stream = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let seen = SeenKey::default();
+        let closed = CancellationToken::new();
+        let verifier = Verifier {
+            pinned: pinned.map(str::to_owned),
+            seen: seen.clone(),
+            _closes: closed.clone().drop_guard(),
+        };
+        let connected = client::connect_stream(Arc::new(config()), stream, verifier).await;
+        let mut handle = match connected {
+            Ok(handle) => handle,
+            Err(error) => {
+                let now = seen.get();
+                return Err(match (pinned, now) {
+                    (Some(pinned), Some(now)) if pinned != now => {
+                        DialError::HostKeyChanged { address: self.address(), now }
+                    }
+                    _ => unreachable(error.to_string()),
+                });
+            }
+        };
+        for login in &self.logins {
+            if login
+                .try_on(&mut handle, &self.user)
+                .await
+                .map_err(|e| unreachable(e.to_string()))?
+            {
+                let host_key = seen.get().unwrap_or_default();
+                return Ok(Session { handle, host_key, closed });
+            }
+        }
+        Err(DialError::LoginRefused { address: self.address(), user: self.user.clone() })
+    }
+}
+
+impl Login {
+    async fn try_on(
+        &self,
+        handle: &mut Handle<Verifier>,
+        user: &str,
+    ) -> Result<bool, russh::Error> {
+        let result = match self {
+            Self::Key(key) => {
+                let hash = match key.algorithm() {
+                    russh::keys::Algorithm::Rsa { .. } => Some(HashAlg::Sha512),
+                    _ => None,
+                };
+                let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+                handle.authenticate_publickey(user, key).await?
+            }
+            Self::Password(password) => {
+                handle.authenticate_password(user, password.reveal()).await?
+            }
+        };
+        Ok(result.success())
+    }
+}
+
+/// An open, authenticated connection. Dropping it disconnects.
+pub(crate) struct Session {
+    handle: Handle<Verifier>,
+    /// The host's key as text, to be pinned.
+    pub(crate) host_key: String,
+    /// Cancelled when the connection ends, by whichever side or by silence.
+    pub(crate) closed: CancellationToken,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct CommandOutput {
+    /// `None` if the connection was lost before the command's end.
+    pub(crate) status: Option<u32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl CommandOutput {
+    pub(crate) fn succeeded(&self) -> bool {
+        self.status == Some(0)
+    }
+
+    /// What went wrong, in one line.
+    pub(crate) fn complaint(&self) -> String {
+        let status = match self.status {
+            Some(status) => format!("exit status {status}"),
+            None => "the connection was lost".into(),
+        };
+        match self.stderr.trim().lines().next_back() {
+            Some(last) => format!("{status}: {last}"),
+            None => status,
+        }
+    }
+}
+
+impl Session {
+    /// Runs a command to its end, with input.
+    pub(crate) async fn run(
+        &self,
+        command: &str,
+        stdin: impl Into<bytes::Bytes>,
+        limit: Duration,
+    ) -> Result<CommandOutput, String> {
+        let run = async {
+            let mut channel = self.open(command).await?;
+            let stdin: bytes::Bytes = stdin.into();
+            if !stdin.is_empty() {
+                channel.data_bytes(stdin).await?;
+            }
+            channel.eof().await?;
+            let output = collect(&mut channel).await;
+            let _ = channel.close().await;
+            Ok::<_, russh::Error>(output)
+        };
+        match timeout(limit, run).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no end within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Starts a command and leaves its channel to the caller.
+    pub(crate) async fn open(&self, command: &str) -> Result<Channel<Msg>, russh::Error> {
+        let channel = self.handle.channel_open_session().await?;
+        channel.exec(false, command).await?;
+        Ok(channel)
+    }
+
+    pub(crate) async fn disconnect(&self) {
+        let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
+    }
+}
+
+async fn collect(channel: &mut Channel<Msg>) -> CommandOutput {
+    let mut output = CommandOutput { status: None, stdout: Vec::new(), stderr: String::new() };
+    let mut stderr = Vec::new();
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::Data { data } if output.stdout.len() < MAX_OUTPUT_BYTES => {
+                output.stdout.extend_from_slice(&data);
+            }
+            ChannelMsg::ExtendedData { data, .. } if stderr.len() < MAX_OUTPUT_BYTES => {
+                stderr.extend_from_slice(&data);
+            }
+            ChannelMsg::ExitStatus { exit_status } => output.status = Some(exit_status),
+            ChannelMsg::ExitSignal { .. } => output.status = Some(255),
+            ChannelMsg::Close => break,
+            _ => {}
+        }
+    }
+    output.stderr = String::from_utf8_lossy(&stderr).into_owned();
+    output
+}
+
+fn config() -> client::Config {
+    let mut preferred = russh::Preferred::DEFAULT;
+    preferred.cipher = std::borrow::Cow::Borrowed(&[
+        cipher::AES_256_GCM,
+        cipher::CHACHA20_POLY1305,
+        cipher::AES_256_CTR,
+        cipher::AES_192_CTR,
+        cipher::AES_128_CTR,
+    ]);
+    client::Config {
+        // Without it every exec waits for a delayed acknowledgement.
+        nodelay: true,
+        keepalive_interval: Some(KEEPALIVE_INTERVAL),
+        keepalive_max: KEEPALIVE_MAX,
+        inactivity_timeout: None,
+        preferred,
+        ..client::Config::default()
+    }
+}
+
+/// The host key that was shown during a key exchange.
+#[derive(Clone, Default)]
+struct SeenKey(Arc<Mutex<Option<String>>>);
+
+impl SeenKey {
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Lives as long as the session's task.
+struct Verifier {
+    pinned: Option<String>,
+    seen: SeenKey,
+    _closes: DropGuard,
+}
+
+impl client::Handler for Verifier {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, russh::Error> {
+        let public = match key {
+            PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
+            PublicKeyOrCertificate::Certificate(certificate) => {
+                certificate.public_key().clone().into()
+            }
+        };
+        let shown = public.to_openssh().unwrap_or_default();
+        let shown: String = shown.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        let trusted = self.pinned.as_ref().is_none_or(|pinned| *pinned == shown);
+        *self.seen.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        Ok(trusted)
+    }
+}
+
+fn parse_key(pem: &[u8]) -> Result<PrivateKey, DialError> {
+    let text = std::str::from_utf8(pem)
+        .map_err(|_| DialError::NoLogin("the private key is not text in PEM form".into()))?;
+    russh::keys::decode_secret_key(text, None)
+        .map_err(|error| DialError::NoLogin(format!("the private key cannot be read: {error}")))
+}
+
+/// `host:port`, `[v6]:port`, `host` or `v6`.
+fn split_port(address: &str, default: u16) -> (String, u16) {
+    if let Some(rest) = address.strip_prefix('[')
+        && let Some((host, after)) = rest.split_once(']')
+    {
+        let port = after.strip_prefix(':').and_then(|port| port.parse().ok());
+        return (host.to_owned(), port.unwrap_or(default));
+    }
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => match port.parse() {
+            Ok(port) => (host.to_owned(), port),
+            Err(_) => (address.to_owned(), default),
+        },
+        _ => (address.to_owned(), default),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_have_a_port() {
+        let cases = [
+            ("10.0.0.1", ("10.0.0.1", 22)),
+            ("10.0.0.1:2222", ("10.0.0.1", 2222)),
+            ("host.example:2222", ("host.example", 2222)),
+            ("fe80::1", ("fe80::1", 22)),
+            ("[fe80::1]:2222", ("fe80::1", 2222)),
+            ("[fe80::1]", ("fe80::1", 22)),
+        ];
+        for (address, (host, port)) in cases {
+            assert_eq!(split_port(address, 22), (host.to_owned(), port), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_own_key_is_made_once_and_kept_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("key");
+        let made = OwnKey::read_or_make(&path).expect("made");
+        let read = OwnKey::read_or_make(&path).expect("read");
+        assert_eq!(made.public_line, read.public_line);
+        assert!(made.public_line.starts_with("ssh-ed25519 "), "{}", made.public_line);
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,248 @@
+//! How a job gets a slot: reserve, acquire, release. Each is a guard that gives itself
+//! back when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use scheduler::fleet::InstanceId;
+use scheduler::plan::Reason;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Group, Inner};
+use crate::connect::Connection;
+use crate::state::{JobRecord, StateError};
+
+/// There is no slot to promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoCapacity {
+    /// None is free, and jobs are taken against free slots only.
+    NothingIdle,
+    /// None is free, and none may be made.
+    Bound(Reason),
+}
+
+/// A job that got no slot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcquireError {
+    /// Not in time.
+    #[error("no instance was ready within {} s{}", .waited_s, .bound.map(|b| format!(" (creation is held back: {})", b.as_str())).unwrap_or_default())]
+    Timeout {
+        /// How long it waited.
+        waited_s: u64,
+        /// What holds creation back.
+        bound: Option<Reason>,
+    },
+    /// The group ends.
+    #[error("the manager ends")]
+    Ending,
+}
+
+/// A job that waits.
+pub(super) struct Waiter {
+    id: u64,
+    /// Instances that just failed the job.
+    except: Vec<InstanceId>,
+    sender: oneshot::Sender<Acquisition>,
+}
+
+/// The promise of a slot to a job that is being asked for.
+pub(crate) struct Reservation {
+    group: Arc<Group>,
+    /// The promise was turned into a wait.
+    spent: bool,
+}
+
+impl Group {
+    /// Promises a slot: a free one, one that is coming, or one that may be made now.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, NoCapacity> {
+        let now = self.now();
+        let limits = &self.parts.limits;
+        let mut inner = self.lock();
+        let fleet = &inner.fleet;
+        let claims = fleet.reserved() + fleet.waiting();
+        let free = fleet.free(limits);
+        if free <= claims {
+            let policy = self.parts.schedule.at(now.wall);
+            // A group at zero must be able to begin.
+            if policy.is_preemptive() && fleet.costing() > 0 {
+                return Err(NoCapacity::NothingIdle);
+            }
+            let missing = claims + 1 - free;
+            let coming = fleet.coming(limits);
+            if coming < missing {
+                let wanted = (missing - coming).div_ceil(limits.fresh_slots().max(1));
+                let (allowed, bound) = fleet.creation.allow(wanted, fleet.costing(), limits, now);
+                if allowed < wanted {
+                    let reason = bound.map_or(Reason::MaxInstances, |(reason, _)| reason);
+                    return Err(NoCapacity::Bound(reason));
+                }
+            }
+        }
+        inner.fleet.reserve();
+        Ok(Reservation { group: Arc::clone(self), spent: false })
+    }
+
+    /// Promises a slot to a job that has lost the one that it was promised.
+    pub(crate) fn reserve_again(self: &Arc<Self>) -> Reservation {
+        self.lock().fleet.reserve();
+        Reservation { group: Arc::clone(self), spent: false }
+    }
+
+    /// The slot of a job that was running before this process.
+    pub(crate) fn recovered(self: &Arc<Self>, instance: InstanceId, slot: u32) -> Acquisition {
+        Acquisition {
+            group: Arc::clone(self),
+            instance,
+            slot,
+            used: AtomicBool::new(true),
+            connection: None,
+        }
+    }
+
+    /// Gives free slots to waiting jobs, the first come first.
+    pub(super) fn dispatch(self: &Arc<Self>, inner: &mut Inner) {
+        let mut still = std::mem::take(&mut inner.waiters);
+        while let Some(waiter) = still.pop_front() {
+            match inner.fleet.acquire(&self.parts.limits, &waiter.except) {
+                Some((instance, slot)) => {
+                    inner.fleet.stop_waiting();
+                    let connection = inner.connections.get(&instance).cloned();
+                    let used = AtomicBool::new(false);
+                    let group = Arc::clone(self);
+                    let acquisition = Acquisition { group, instance, slot, used, connection };
+                    // Where the job went away meanwhile, the slot is given back later:
+                    // not now, its release takes this very lock.
+                    if let Err(acquisition) = waiter.sender.send(acquisition) {
+                        self.tasks.spawn(async move { drop(acquisition) });
+                    }
+                }
+                None => inner.waiters.push_back(waiter),
+            }
+        }
+    }
+}
+
+impl Reservation {
+    /// Waits for the slot until `deadline`. `except` are instances not to be given.
+    pub(crate) async fn acquire(
+        mut self,
+        deadline: Instant,
+        except: Vec<InstanceId>,
+    ) -> Result<Acquisition, AcquireError> {
+        self.spent = true;
+        let group = Arc::clone(&self.group);
+        let begun = Instant::now();
+        let (sender, receiver) = oneshot::channel();
+        let waiting = {
+            let mut inner = group.lock();
+            inner.fleet.wait();
+            let id = inner.next_waiter;
+            inner.next_waiter += 1;
+            inner.waiters.push_back(Waiter { id, except, sender });
+            group.dispatch(&mut inner);
+            Waiting { group: Arc::clone(&group), id }
+        };
+        group.changed.notify_one();
+        let result = tokio::select! {
+            result = receiver => result.map_err(|_| AcquireError::Ending),
+            () = tokio::time::sleep_until(deadline) => {
+                let bound = group.lock().told_bound;
+                Err(AcquireError::Timeout { waited_s: begun.elapsed().as_secs(), bound })
+            }
+            () = group.ending.cancelled() => Err(AcquireError::Ending),
+        };
+        drop(waiting);
+        result
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.group.lock().fleet.unreserve();
+        }
+    }
+}
+
+/// Takes a job out of the queue, if it is still there.
+struct Waiting {
+    group: Arc<Group>,
+    id: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut inner = self.group.lock();
+        let before = inner.waiters.len();
+        inner.waiters.retain(|waiter| waiter.id != self.id);
+        if inner.waiters.len() < before {
+            inner.fleet.stop_waiting();
+        }
+    }
+}
+
+/// A slot bound to a job. Dropped, it is released.
+pub(crate) struct Acquisition {
+    group: Arc<Group>,
+    instance: InstanceId,
+    slot: u32,
+    used: AtomicBool,
+    connection: Option<Arc<Connection>>,
+}
+
+impl Acquisition {
+    pub(crate) fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The instance's connection as it was when the slot was bound.
+    pub(crate) fn bound_connection(&self) -> Option<&Arc<Connection>> {
+        self.connection.as_ref()
+    }
+
+    /// The instance's connection now; see [`Group::connection`].
+    pub(crate) async fn connection(&self) -> Option<Arc<Connection>> {
+        self.group.connection(&self.instance).await
+    }
+
+    /// The job begins: it and the use of the instance are on disk before this returns.
+    pub(crate) async fn begin(&self, job: &JobRecord) -> Result<(), StateError> {
+        let record = {
+            let mut inner = self.group.lock();
+            let uses = inner.fleet.instance(&self.instance).map_or(0, |instance| instance.uses());
+            let record = inner.records.entry(self.instance.clone()).or_default();
+            record.uses = uses;
+            record.clone()
+        };
+        self.group.parts.state.begin_job(&self.group.parts.key, job, &record).await?;
+        self.used.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Acquisition {
+    fn drop(&mut self) {
+        let group = &self.group;
+        let used = self.used.load(Ordering::Relaxed);
+        let now = group.now().moment;
+        let mut inner = group.lock();
+        inner.fleet.release(&self.instance, self.slot, used, now);
+        group.dispatch(&mut inner);
+        let free = inner.fleet.instance(&self.instance).is_some_and(|instance| {
+            instance.free(&group.parts.limits) > 0
+                && !instance.slots().any(|slot| slot == self.slot)
+        });
+        let connection = inner.connections.get(&self.instance).filter(|_| free).cloned();
+        drop(inner);
+        group.changed.notify_one();
+        group.capacity_changed.notify_waiters();
+        if let Some(connection) = connection {
+            group.arm(connection, self.slot);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Does what a plan says. What takes time runs as a task whose end wakes the loop; what
+//! is asked of the provider is in the state before it is asked.
+
+use std::sync::Arc;
+
+use scheduler::Plan;
+use scheduler::fleet::{AskId, Gone, InstanceId, Vacant};
+use scheduler::plan::{Reason, Step};
+
+use super::{Group, Inner};
+use crate::connect::Connection;
+use crate::plugin::Outcome;
+use crate::state::AskRecord;
+
+impl Group {
+    /// Returns whether something was asked of the provider.
+    pub(super) fn act(self: &Arc<Self>, plan: &Plan) -> bool {
+        let mut asked = false;
+        for step in &plan.steps {
+            match step {
+                Step::Create { n, reason } => {
+                    self.create(*n, *reason);
+                    asked = true;
+                }
+                Step::Prepare { id } => self.prepare(id),
+                Step::Drain { id, reason } => self.drain(id, *reason),
+                Step::Restore { id, reason } => self.restore_instance(id, *reason),
+                Step::Delete { instances } => {
+                    self.delete(instances);
+                    asked = true;
+                }
+                Step::GiveUp { ask } => self.give_up(*ask),
+            }
+        }
+        asked
+    }
+
+    fn create(self: &Arc<Self>, n: u32, reason: Reason) {
+        tracing::info!(n, reason = reason.as_str(), "asking for instances");
+        let now = self.now().moment;
+        let ask = self.lock().fleet.asked(n, &self.parts.limits, now);
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let (state, key) = (&group.parts.state, &group.parts.key);
+            if let Err(error) = state.put_ask(key, &ask.0.to_string(), AskRecord { n }).await {
+                tracing::error!(%error, "cannot write the intent down, nothing was asked for");
+                group.lock().fleet.ask_failed(ask, true, group.now().moment);
+                group.changed.notify_one();
+                return;
+            }
+            let outcome = group.parts.provider.create(n).await;
+            let now = group.now().moment;
+            {
+                let mut inner = group.lock();
+                match outcome {
+                    Outcome::Done(accepted) => {
+                        if accepted < n {
+                            tracing::warn!(
+                                asked = n,
+                                accepted,
+                                "the provider accepted fewer instances than asked"
+                            );
+                        }
+                        inner.fleet.ask_accepted(ask, accepted, now);
+                    }
+                    Outcome::Refused(why) => {
+                        tracing::warn!(asked = n, why, "the provider refused to create instances");
+                        inner.fleet.ask_failed(ask, true, now);
+                    }
+                    Outcome::Unknown(why) => {
+                        tracing::warn!(
+                            asked = n,
+                            why,
+                            "it is not known whether instances were created"
+                        );
+                        inner.fleet.ask_failed(ask, false, now);
+                    }
+                }
+                group.forget_asks(&inner, usize::MAX);
+            }
+            group.changed.notify_one();
+        });
+    }
+
+    fn drain(self: &Arc<Self>, id: &InstanceId, reason: Reason) {
+        tracing::info!(instance = %id, reason = reason.as_str(), "instance gets no more jobs");
+        let now = self.now().moment;
+        self.lock().fleet.drain(id, reason, now);
+        self.connections_changed.notify_waiters();
+    }
+
+    fn restore_instance(self: &Arc<Self>, id: &InstanceId, reason: Reason) {
+        tracing::info!(instance = %id, reason = reason.as_str(), "instance is kept after all");
+        let now = self.now().moment;
+        let mut inner = self.lock();
+        inner.fleet.restored(id, now);
+        self.dispatch(&mut inner);
+    }
+
+    fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) {
+        let now = self.now().moment;
+        // Between deciding and acting a job may have taken a slot: only who is vacant
+        // still is deleted.
+        let mut vacant = Vec::new();
+        let mut connections = Vec::new();
+        {
+            let mut inner = self.lock();
+            for (candidate, reason) in instances {
+                if inner.fleet.vacant(candidate.id()).is_some() {
+                    tracing::info!(instance = %candidate.id(), reason = reason.as_str(), "deleting instance");
+                    connections.extend(inner.connections.remove(candidate.id()));
+                    vacant.push(candidate.clone());
+                }
+            }
+            inner.fleet.deleting(&vacant, now);
+        }
+        if vacant.is_empty() {
+            return;
+        }
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            close_all(connections).await;
+            let ids: Vec<_> = vacant.iter().map(|vacant| vacant.id().clone()).collect();
+            let accepted = match group.parts.provider.delete(ids).await {
+                Outcome::Done(accepted) => accepted,
+                Outcome::Refused(why) | Outcome::Unknown(why) => {
+                    tracing::warn!(why, "deleting instances failed, it is tried again");
+                    Vec::new()
+                }
+            };
+            let now = group.now().moment;
+            group.lock().fleet.deletion_answered(&vacant, &accepted, now);
+            group.changed.notify_one();
+        });
+    }
+
+    fn give_up(self: &Arc<Self>, ask: AskId) {
+        tracing::warn!("instances that were accepted never showed up, no longer counting on them");
+        let now = self.now().moment;
+        let mut inner = self.lock();
+        inner.fleet.ask_given_up(ask, now);
+        self.forget_asks(&inner, usize::MAX);
+    }
+
+    /// Removes records of asks that are settled. `before` is how many there were.
+    pub(super) fn forget_asks(self: &Arc<Self>, inner: &Inner, before: usize) {
+        if inner.fleet.asks().len() >= before {
+            return;
+        }
+        let open: Vec<String> = inner.fleet.asks().iter().map(|ask| ask.id.0.to_string()).collect();
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let (state, key) = (&group.parts.state, &group.parts.key);
+            for settled in state.ask_ids(key).into_iter().filter(|id| !open.contains(id)) {
+                if let Err(error) = state.remove_ask(key, &settled).await {
+                    tracing::error!(%error, "cannot write the state");
+                }
+            }
+        });
+    }
+
+    /// An instance left the fleet.
+    pub(super) fn gone(self: &Arc<Self>, inner: &mut Inner, gone: &Gone) {
+        if gone.wanted {
+            tracing::info!(instance = %gone.id, "instance is gone");
+        } else {
+            tracing::warn!(instance = %gone.id, jobs = gone.lost_slots.len(), "instance disappeared");
+        }
+        inner.records.remove(&gone.id);
+        let connection = inner.connections.remove(&gone.id);
+        self.connections_changed.notify_waiters();
+        self.capacity_changed.notify_waiters();
+        let (group, id) = (Arc::clone(self), gone.id.clone());
+        self.tasks.spawn(async move {
+            close_all(connection).await;
+            if let Err(error) = group.parts.state.remove_instance(&group.parts.key, &id.0).await {
+                tracing::error!(%error, "cannot write the state");
+            }
+        });
+    }
+}
+
+async fn close_all(connections: impl IntoIterator<Item = Arc<Connection>>) {
+    for connection in connections {
+        connection.close().await;
+    }
+}

@@ -1,0 +1,138 @@
+//! The one loop of a group: wait, observe, decide, act.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_plugin::host::CallError;
+use scheduler::fleet::{InstanceId, Phase, Seen};
+use scheduler::time::Moment;
+use scheduler::{decide, decide_end};
+use tokio::sync::mpsc;
+
+use super::Group;
+
+/// First look after something was asked of the provider; doubles up to the configured
+/// interval.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// Periods of policies are minutes.
+const POLICY_INTERVAL: Duration = Duration::from_secs(60);
+
+type Listed = (Moment, Result<Vec<(InstanceId, Seen)>, CallError>);
+
+/// When the provider is listed next.
+struct Looks {
+    next: Moment,
+    /// The interval while something is expected.
+    fast: Duration,
+    running: bool,
+    failures: u32,
+}
+
+impl Group {
+    /// Runs the group until it is detached.
+    pub(crate) async fn control(self: Arc<Self>) {
+        let (sender, mut lists) = mpsc::channel::<Listed>(1);
+        let mut looks =
+            Looks { next: Moment::default(), fast: FIRST_LOOK, running: false, failures: 0 };
+        loop {
+            let now = self.now();
+            if !looks.running && now.moment >= looks.next {
+                looks.running = true;
+                self.look(sender.clone());
+            }
+            let plan = self.decide();
+            let asked = self.act(&plan);
+            if asked {
+                looks.fast = FIRST_LOOK;
+                looks.next = looks.next.min(now.moment.after(FIRST_LOOK));
+            }
+            let mut wake =
+                if looks.running { now.moment.after(POLICY_INTERVAL) } else { looks.next };
+            wake = plan.wake.map_or(wake, |at| wake.min(at));
+            if self.parts.schedule.changes() {
+                wake = wake.min(now.moment.after(POLICY_INTERVAL));
+            }
+            let pause = wake.since(self.now().moment).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.changed.notified() => {}
+                Some((begun, list)) = lists.recv() => self.observe(begun, list, &mut looks),
+                () = self.ending.cancelled() => return,
+            }
+        }
+    }
+
+    fn look(self: &Arc<Self>, sender: mpsc::Sender<Listed>) {
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let begun = group.now().moment;
+            let list = group.parts.provider.list().await;
+            let _ = sender.send((begun, list)).await;
+        });
+    }
+
+    /// Takes a list. One that failed changes nothing.
+    fn observe(
+        self: &Arc<Self>,
+        begun: Moment,
+        list: Result<Vec<(InstanceId, Seen)>, CallError>,
+        looks: &mut Looks,
+    ) {
+        let now = self.now().moment;
+        looks.running = false;
+        let list = match list {
+            Ok(list) => list,
+            Err(error) => {
+                looks.failures += 1;
+                if looks.failures == 1 {
+                    tracing::warn!(%error, "cannot list the instances");
+                }
+                let pause = FIRST_LOOK.saturating_mul(1 << looks.failures.min(12));
+                looks.next = now.after(pause.min(self.parts.update_interval));
+                return;
+            }
+        };
+        looks.failures = 0;
+        let expecting = {
+            let mut inner = self.lock();
+            let asks = inner.fleet.asks().len();
+            let gone = inner.fleet.listed(&list, begun, now);
+            for gone in gone {
+                self.gone(&mut inner, &gone);
+            }
+            self.forget_asks(&inner, asks);
+            let moving = |phase| matches!(phase, Phase::Creating | Phase::Deleting);
+            let moving = inner.fleet.instances().any(|instance| moving(instance.phase()));
+            moving || !inner.fleet.asks().is_empty()
+        };
+        if expecting {
+            looks.next = now.after(looks.fast);
+            looks.fast = (looks.fast * 2).min(self.parts.update_interval_when_expecting);
+        } else {
+            looks.fast = FIRST_LOOK;
+            looks.next = now.after(self.parts.update_interval);
+        }
+    }
+
+    fn decide(&self) -> scheduler::Plan {
+        let now = self.now();
+        let limits = &self.parts.limits;
+        let mut inner = self.lock();
+        if inner.deleting_all {
+            return decide_end(&inner.fleet, limits, now);
+        }
+        let plan = decide(&inner.fleet, self.parts.schedule.at(now.wall), limits, now);
+        let bound = plan.held_back.map(|(_, reason)| reason);
+        if bound != inner.told_bound {
+            inner.told_bound = bound;
+            if let Some((n, reason)) = plan.held_back {
+                tracing::info!(
+                    wanted = n,
+                    reason = reason.as_str(),
+                    "creation of instances is held back"
+                );
+            }
+        }
+        plan
+    }
+}

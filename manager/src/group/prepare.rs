@@ -1,0 +1,164 @@
+//! From running to ready, and back to ready after a lost connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheduler::fleet::{InstanceId, Phase};
+
+use super::Group;
+use crate::connect::{Access, Connection, PrepareError, Remembered};
+use crate::state::InstanceRecord;
+
+/// Waits between attempts while an instance comes up: short at first, since many come up
+/// within milliseconds.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+impl Group {
+    /// Begins to prepare an instance.
+    pub(super) fn prepare(self: &Arc<Self>, id: &InstanceId) {
+        let now = self.now().moment;
+        self.lock().fleet.preparing(id, now);
+        let (group, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = group.keep_preparing(&id) => {}
+                () = group.ending.cancelled() => {}
+            }
+        });
+    }
+
+    /// Starts the agent of a slot ahead of its next job.
+    pub(super) fn arm(self: &Arc<Self>, connection: Arc<Connection>, slot: u32) {
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.arm(slot).await {
+                tracing::debug!(%error, slot, "no agent waits on the slot");
+            }
+        });
+    }
+
+    /// Tries until it works, cannot work, or the instance is given up by its deadline.
+    async fn keep_preparing(self: &Arc<Self>, id: &InstanceId) {
+        let mut wait = FIRST_WAIT;
+        while self.is_worth_preparing(id) {
+            let error = match self.prepare_once(id).await {
+                Ok(connection) => return self.prepared(id, connection),
+                Err(error) => error,
+            };
+            if !error.may_pass() {
+                tracing::warn!(instance = %id, %error, "instance cannot be prepared");
+                let now = self.now().moment;
+                self.lock().fleet.preparation_failed(id, now);
+                self.connections_changed.notify_waiters();
+                self.changed.notify_one();
+                return;
+            }
+            tracing::debug!(instance = %id, %error, "instance is not ready yet");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// While it may become ready, or runs jobs that want their connection back.
+    fn is_worth_preparing(&self, id: &InstanceId) -> bool {
+        let inner = self.lock();
+        inner.fleet.instance(id).is_some_and(|instance| match instance.phase() {
+            Phase::Preparing => true,
+            Phase::Draining => instance.acquired() > 0,
+            _ => false,
+        })
+    }
+
+    async fn prepare_once(&self, id: &InstanceId) -> Result<Connection, PrepareError> {
+        let step = "asking the plugin how to connect";
+        let info = self
+            .parts
+            .provider
+            .connect_info(id)
+            .await
+            .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
+        let mut remembered = self.remembered(id);
+        // Our own key is there once an instance was prepared.
+        let own = remembered.ready.then_some(&self.parts.preparation.own_key);
+        let access = Access::new(&info, self.parts.use_external_addr, own)?;
+        let result = self.parts.preparation.attempt(&access, &mut remembered).await;
+        self.remember(id, remembered).await;
+        result
+    }
+
+    fn remembered(&self, id: &InstanceId) -> Remembered {
+        let inner = self.lock();
+        inner.records.get(id).map(|record| record.remembered.clone()).unwrap_or_default()
+    }
+
+    async fn remember(&self, id: &InstanceId, remembered: Remembered) {
+        let record = {
+            let mut inner = self.lock();
+            if inner.fleet.instance(id).is_none() {
+                return;
+            }
+            let record = inner.records.entry(id.clone()).or_insert_with(InstanceRecord::default);
+            if record.remembered == remembered {
+                return;
+            }
+            record.remembered = remembered;
+            record.clone()
+        };
+        let (state, key) = (&self.parts.state, &self.parts.key);
+        if let Err(error) = state.put_instance(key, &id.0, &record).await {
+            tracing::error!(%error, "cannot write the state");
+        }
+    }
+
+    fn prepared(self: &Arc<Self>, id: &InstanceId, connection: Connection) {
+        let connection = Arc::new(connection);
+        let now = self.now().moment;
+        let slots: Vec<u32> = {
+            let mut inner = self.lock();
+            let first = inner.fleet.instance(id).is_some_and(|instance| !instance.was_ready());
+            if first {
+                let mode = if connection.facts.detached { "detached" } else { "attached" };
+                tracing::info!(instance = %id, mode, "instance is ready");
+            }
+            inner.fleet.prepared(id, now);
+            inner.connections.insert(id.clone(), Arc::clone(&connection));
+            self.dispatch(&mut inner);
+            let instance = inner.fleet.instance(id);
+            let ready = instance.filter(|instance| instance.phase() == Phase::Ready);
+            ready.map_or_else(Vec::new, |instance| {
+                let used: Vec<u32> = instance.slots().collect();
+                (0..self.parts.limits.capacity).filter(|slot| !used.contains(slot)).collect()
+            })
+        };
+        self.connections_changed.notify_waiters();
+        self.capacity_changed.notify_waiters();
+        self.changed.notify_one();
+        for slot in slots {
+            self.arm(Arc::clone(&connection), slot);
+        }
+        self.watch(id.clone(), connection);
+    }
+
+    /// Prepares the instance anew when its connection is lost.
+    fn watch(self: &Arc<Self>, id: InstanceId, connection: Arc<Connection>) {
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = connection.lost().cancelled_owned() => {}
+                () = group.ending.cancelled() => return,
+            }
+            let is_current = {
+                let mut inner = group.lock();
+                let current = inner.connections.get(&id).is_some_and(|c| Arc::ptr_eq(c, &connection));
+                if current {
+                    inner.connections.remove(&id);
+                }
+                current
+            };
+            if is_current {
+                tracing::warn!(instance = %id, "the connection to the instance is lost, connecting again");
+                group.prepare(&id);
+            }
+        });
+    }
+}

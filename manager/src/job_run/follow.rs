@@ -1,0 +1,441 @@
+//! Follows a job that has begun: its log to the server, the server's wishes to it, over
+//! as many connections as it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use job::outcome::{FailureReason, Outcome};
+use job::wire::{
+    Abort, Attach, Cancel, Credit, Done, Finished as AgentFinished, Go, from_agent, to_agent,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::interrupted;
+use super::log::{Delivery, Ended, Pending, Sent, UPDATE_INTERVAL, final_state};
+use crate::connect::AgentLine;
+use crate::events::JobStep;
+use crate::gitlab::{Ack, Finished, JobState};
+use crate::group::Acquisition;
+use crate::runner::Runner;
+use crate::secret::Secret;
+use crate::state::JobRecord;
+
+/// Log bytes that an agent may send beyond what the server has: what one job may hold in
+/// this process's memory.
+const WINDOW_BYTES: u64 = 512 * 1024;
+/// An agent that cannot be joined for so long, on an instance that can be reached, is
+/// lost.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// What following a job came to.
+pub(crate) enum Told<'a> {
+    /// It ended.
+    Ended { record: JobRecord, ended: Ended<'a> },
+    /// It goes on without us; the next process will find it in the state.
+    Detached,
+}
+
+impl Told<'_> {
+    /// A job that ended before any agent had it.
+    pub(super) fn without_agent(record: JobRecord, preamble: String, outcome: Outcome) -> Self {
+        let rest = format!("{preamble}{}", outcome.last_line()).into_bytes();
+        let ended = Ended::Without { outcome, stored: 0, rest, silent: false };
+        Self::Ended { record, ended }
+    }
+}
+
+/// Why the following ended.
+enum Stop {
+    Finished(AgentFinished),
+    /// The agent, or the instance with it, is lost.
+    Lost(String),
+    Detached,
+}
+
+/// One job that runs.
+pub(crate) struct Follow<'a> {
+    runner: &'a Runner,
+    record: JobRecord,
+    token: Secret,
+    acquisition: Acquisition,
+    line: Option<AgentLine>,
+    pending: Pending,
+    credit: u64,
+    /// What the server says of the job.
+    server: JobState,
+    interrupting: bool,
+    update_interval: Duration,
+    outcome: Outcome,
+}
+
+impl<'a> Follow<'a> {
+    /// `line` is that of the agent that holds the plan; without one the job is joined.
+    pub(super) fn new(
+        runner: &'a Runner,
+        record: JobRecord,
+        acquisition: Acquisition,
+        line: Option<AgentLine>,
+    ) -> Self {
+        Self {
+            runner,
+            token: Secret::new(record.token.clone()),
+            record,
+            acquisition,
+            line,
+            pending: Pending::default(),
+            credit: 0,
+            server: JobState::Running,
+            interrupting: false,
+            update_interval: UPDATE_INTERVAL,
+            outcome: Outcome::success(),
+        }
+    }
+
+    /// Follows the job to its end.
+    pub(super) async fn run(mut self) -> Told<'a> {
+        self.begin().await;
+        match self.listen().await {
+            Stop::Detached => Told::Detached,
+            Stop::Finished(finished) => {
+                self.outcome = finished.outcome.clone().unwrap_or_default();
+                let record = self.record.clone();
+                Told::Ended { record, ended: Ended::ByAgent(Box::new(self), finished) }
+            }
+            Stop::Lost(why) => {
+                let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
+                let rest = self.last_words(&outcome).await;
+                let silent = self.server == JobState::Over;
+                let stored = self.pending.stored;
+                Told::Ended {
+                    record: self.record,
+                    ended: Ended::Without { outcome, stored, rest, silent },
+                }
+            }
+        }
+    }
+
+    pub(super) fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// `go`, to an agent that holds the plan.
+    async fn begin(&mut self) {
+        if self.line.is_some() {
+            self.say(to_agent::Message::Go(Go {})).await;
+            self.give_credit().await;
+        }
+    }
+
+    async fn listen(&mut self) -> Stop {
+        let shared = &self.runner.shared;
+        let (aborting, detaching) = (shared.aborting.clone(), shared.detaching.clone());
+        let mut ticks = interval(self.update_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.reset();
+        loop {
+            let Some(line) = &mut self.line else {
+                tokio::select! {
+                    joined = Self::join(&self.acquisition, &self.record, self.pending.end()) => match joined {
+                        Ok(line) => self.joined(line).await,
+                        Err(why) => return Stop::Lost(why),
+                    },
+                    _ = ticks.tick() => self.update(&mut ticks).await,
+                    () = detaching.cancelled() => return Stop::Detached,
+                }
+                continue;
+            };
+            tokio::select! {
+                message = line.next() => {
+                    if let Some(stop) = self.heard(message).await {
+                        return stop;
+                    }
+                }
+                _ = ticks.tick() => self.update(&mut ticks).await,
+                () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
+                () = detaching.cancelled() => return Stop::Detached,
+            }
+        }
+    }
+
+    async fn heard(&mut self, message: Option<from_agent::Message>) -> Option<Stop> {
+        match message {
+            Some(from_agent::Message::Log(log)) => {
+                if let Err(end) = self.pending.take(log.offset, &log.data) {
+                    tracing::debug!(
+                        offset = log.offset,
+                        end,
+                        "a piece of the log is missing, asking again"
+                    );
+                    self.say(to_agent::Message::Attach(Attach { from: end })).await;
+                }
+            }
+            Some(from_agent::Message::Progress(progress)) => {
+                self.runner.shared.events.tell(self.record.job, JobStep::Stage(progress));
+            }
+            Some(from_agent::Message::Finished(finished)) => return Some(Stop::Finished(finished)),
+            Some(from_agent::Message::Lost(lost)) => return Some(Stop::Lost(lost.message)),
+            Some(from_agent::Message::Refused(refused)) => {
+                return Some(Stop::Lost(format!(
+                    "the instance does not know the job any more: {}",
+                    refused.message
+                )));
+            }
+            Some(_) => {}
+            None => {
+                tracing::debug!("the line to the job is lost, joining it again");
+                self.line = None;
+            }
+        }
+        None
+    }
+
+    /// A new line to the job, over the instance's connection of now. An error is final.
+    async fn join(
+        acquisition: &Acquisition,
+        record: &JobRecord,
+        from: u64,
+    ) -> Result<AgentLine, String> {
+        let mut since: Option<Instant> = None;
+        loop {
+            let Some(connection) = acquisition.connection().await else {
+                return Err(format!("the instance {} was lost while the job ran", record.instance));
+            };
+            match connection.attach(&record.job_key, from).await {
+                Ok(line) => return Ok(line),
+                Err(error) if since.get_or_insert_with(Instant::now).elapsed() > JOIN_LIMIT => {
+                    return Err(format!("the job cannot be joined any more: {error}"));
+                }
+                Err(_) => tokio::time::sleep(JOIN_PAUSE).await,
+            }
+        }
+    }
+
+    async fn joined(&mut self, line: AgentLine) {
+        self.line = Some(line);
+        self.credit = 0;
+        self.give_credit().await;
+        if self.server == JobState::Canceling {
+            self.say(to_agent::Message::Cancel(Cancel {})).await;
+        }
+        if self.interrupting || self.server == JobState::Over {
+            self.abort().await;
+        }
+    }
+
+    /// Once per interval: sends what there is of the log, or tells that the job lives. It
+    /// is how the server's wish to cancel is heard, of a silent job too.
+    async fn update(&mut self, ticks: &mut tokio::time::Interval) {
+        if self.server == JobState::Over {
+            return;
+        }
+        let ack = if self.pending.is_empty() {
+            self.runner.client.touch(self.record.job, &self.token).await.map(Some)
+        } else {
+            match self.pending.send(self.runner, self.record.job, &self.token).await {
+                Ok(Sent::Ack(ack)) => Ok(ack),
+                Ok(Sent::NeedFrom(at)) => {
+                    self.say(to_agent::Message::Attach(Attach { from: at })).await;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        match ack {
+            Ok(Some(ack)) => {
+                self.obey(ack).await;
+                if ticks.period() != self.update_interval {
+                    *ticks = interval(self.update_interval);
+                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    ticks.reset();
+                }
+            }
+            Ok(None) => {}
+            // The next tick is the next attempt; the log waits on the instance.
+            Err(error) => tracing::debug!(%error, "cannot update the job"),
+        }
+        self.give_credit().await;
+    }
+
+    async fn obey(&mut self, ack: Ack) {
+        if let Some(interval) = ack.update_interval {
+            self.update_interval = interval;
+        }
+        let before = std::mem::replace(&mut self.server, ack.job);
+        if before == ack.job {
+            return;
+        }
+        match ack.job {
+            JobState::Running => {}
+            JobState::Canceling => {
+                tracing::info!("the job is being canceled");
+                self.say(to_agent::Message::Cancel(Cancel {})).await;
+            }
+            JobState::Over => {
+                tracing::info!("the job is over for the server, stopping it");
+                self.abort().await;
+            }
+        }
+    }
+
+    async fn interrupt(&mut self) {
+        self.interrupting = true;
+        self.abort().await;
+    }
+
+    async fn abort(&mut self) {
+        let outcome = if self.interrupting {
+            interrupted()
+        } else {
+            Outcome::failure(FailureReason::JobCanceled, "canceled")
+        };
+        let abort = Abort { reason: outcome.reason, message: outcome.message };
+        self.say(to_agent::Message::Abort(abort)).await;
+    }
+
+    /// Lets the agent send on, as the server takes the log.
+    async fn give_credit(&mut self) {
+        let until = self.pending.stored + WINDOW_BYTES;
+        if until > self.credit + WINDOW_BYTES / 4 || self.credit == 0 {
+            self.credit = until;
+            self.say(to_agent::Message::Credit(Credit { until })).await;
+        }
+    }
+
+    /// A line that does not take a word is lost; listening will notice.
+    async fn say(&mut self, message: to_agent::Message) {
+        if let Some(line) = &self.line
+            && let Err(error) = line.say(message).await
+        {
+            tracing::debug!(%error, "cannot speak to the agent");
+            self.line = None;
+        }
+    }
+
+    /// What is left of the log, and why the job ended.
+    async fn last_words(&mut self, outcome: &Outcome) -> Vec<u8> {
+        let mut rest = self.pending.rest();
+        if !rest.is_empty() && !rest.ends_with(b"\n") {
+            rest.push(b'\n');
+        }
+        rest.extend_from_slice(outcome.last_line().as_bytes());
+        rest
+    }
+
+    /// Brings the whole log and the final state to the server.
+    pub(super) async fn deliver(&mut self, finished: &AgentFinished) {
+        let mut delivery = Delivery::default();
+        let state = final_state(
+            &self.outcome,
+            &self.record.failure_reasons,
+            Some((finished.log_bytes, finished.log_crc32)),
+        );
+        loop {
+            if self.server == JobState::Over {
+                return;
+            }
+            if !self.deliver_log(finished, &mut delivery).await {
+                return;
+            }
+            match self.runner.client.finish(self.record.job, &self.token, &state).await {
+                Ok(Finished::Accepted | Finished::Over) => return,
+                Ok(Finished::NotYet(ack)) => {
+                    tokio::time::sleep(ack.update_interval.unwrap_or(UPDATE_INTERVAL)).await;
+                }
+                Ok(Finished::LogDiffers) if delivery.resend() => {
+                    tracing::info!("the server's log is not the whole, sending it again");
+                    self.restart_log(0).await;
+                }
+                Ok(Finished::LogDiffers) => {
+                    tracing::error!("the server keeps saying that the log is not the whole");
+                    return;
+                }
+                Err(error) => {
+                    if !delivery.wait(&error).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the log to its end. `false` if the server will not have it.
+    async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
+        while self.pending.stored < finished.log_bytes {
+            if self.pending.is_empty() {
+                self.give_credit().await;
+                if !self.read_on().await {
+                    tracing::error!("the end of the log was lost with its instance");
+                    return true;
+                }
+                continue;
+            }
+            match self.pending.send(self.runner, self.record.job, &self.token).await {
+                Ok(Sent::Ack(ack)) => {
+                    delivery.backoff.succeeded();
+                    if ack.is_some_and(|ack| ack.job == JobState::Over) {
+                        self.server = JobState::Over;
+                        return false;
+                    }
+                }
+                Ok(Sent::NeedFrom(at)) => {
+                    if !delivery.resend() {
+                        return true;
+                    }
+                    self.restart_log(at).await;
+                }
+                Err(error) => {
+                    if !delivery.wait(&error).await {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    async fn restart_log(&mut self, at: u64) {
+        self.pending.restart(at);
+        self.line = None;
+    }
+
+    /// Reads some more of the log of a job that has ended. `false` if there is no way.
+    async fn read_on(&mut self) -> bool {
+        loop {
+            let Some(line) = &mut self.line else {
+                match Self::join(&self.acquisition, &self.record, self.pending.end()).await {
+                    Ok(line) => self.joined(line).await,
+                    Err(_) => return false,
+                }
+                continue;
+            };
+            match line.next().await {
+                Some(from_agent::Message::Log(log)) => {
+                    if self.pending.take(log.offset, &log.data).is_ok() && !self.pending.is_empty()
+                    {
+                        return true;
+                    }
+                }
+                Some(from_agent::Message::Refused(_)) => return false,
+                Some(_) => {}
+                None => self.line = None,
+            }
+        }
+    }
+
+    /// The agent may forget the job: the server has all of it.
+    pub(super) async fn done(&mut self) {
+        if self.line.is_none()
+            && let Some(connection) = self.acquisition.bound_connection().map(Arc::clone)
+            && let Ok(line) = connection.attach(&self.record.job_key, self.pending.end()).await
+        {
+            self.line = Some(line);
+        }
+        self.say(to_agent::Message::Done(Done {})).await;
+        // The slot is free once the agent has gone.
+        if let Some(line) = &mut self.line {
+            let gone = async { while line.next().await.is_some() {} };
+            let _ = tokio::time::timeout(Duration::from_secs(2), gone).await;
+        }
+    }
+}

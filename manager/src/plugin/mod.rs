@@ -1,0 +1,8 @@
+//! Provider plugins: finding them, keeping them running, and the way between their words
+//! and the fleet's.
+
+mod discovery;
+mod provider;
+
+pub(crate) use discovery::find;
+pub(crate) use provider::{Outcome, Provider, ProviderError};

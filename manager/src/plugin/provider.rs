@@ -1,0 +1,163 @@
+//! One supervised plugin, in the fleet's words, with a deadline on every call.
+
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly_plugin::host::{CallError, Launch, StartFailure, Supervised, SupervisedStatus};
+use mayfly_plugin::{ConnectInfo, InstanceState};
+use scheduler::fleet::{InstanceId, Seen};
+
+use super::discovery::{FindError, find};
+use crate::config::Autoscaler;
+
+/// Deadlines of the calls. A cloud's API answers in seconds; a call beyond these is lost.
+const UPDATE_LIMIT: Duration = Duration::from_secs(60);
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+const CONNECT_INFO_LIMIT: Duration = Duration::from_secs(60);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why there is no provider to speak to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProviderError {
+    /// No binary.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It does not start.
+    #[error("{0}")]
+    Start(String),
+    /// Its group is smaller than what is configured.
+    #[error(
+        "max_instances {wanted} exceeds the {allowed} that the provider's group allows; lower it, or enlarge the group"
+    )]
+    TooSmall {
+        /// `max_instances`.
+        wanted: u32,
+        /// The plugin's `max_size`.
+        allowed: u32,
+    },
+}
+
+/// A running provider plugin.
+pub(crate) struct Provider {
+    supervised: Supervised,
+}
+
+/// What a call changed, as far as it is known.
+#[derive(Debug)]
+pub(crate) enum Outcome<T> {
+    /// The provider did so much.
+    Done(T),
+    /// It said no.
+    Refused(String),
+    /// Nobody knows what it did.
+    Unknown(String),
+}
+
+impl Provider {
+    /// Starts the plugin of this configuration. `hide` are paths that instances on this
+    /// very machine must not see. Does not wait for it.
+    pub(crate) fn start(autoscaler: &Autoscaler, hide: &[&Path]) -> Result<Self, ProviderError> {
+        let own = std::env::current_exe().ok();
+        let binary = find(&autoscaler.plugin, own.as_deref().and_then(Path::parent))?;
+        let mut launch = Launch::new(binary);
+        for (name, value) in &autoscaler.plugin_environment {
+            launch = launch.env(name, value);
+        }
+        if let Ok(hidden) = std::env::join_paths(hide) {
+            launch = launch.env("MAYFLY_PLUGIN_HIDE", hidden);
+        }
+        let config = autoscaler.plugin_config.reveal().as_bytes().to_vec();
+        let supervised = Supervised::start(launch, config, autoscaler.settings.clone());
+        Ok(Self { supervised })
+    }
+
+    /// Waits for the first start. Returns the most instances that its group allows.
+    pub(crate) async fn first_start(&self, max_instances: u32) -> Result<u32, ProviderError> {
+        let mut status = self.supervised.status();
+        let decided = status.wait_for(|status| !matches!(status, SupervisedStatus::Starting)).await;
+        match decided.as_deref() {
+            Ok(SupervisedStatus::Up(plugin)) => {
+                let allowed = plugin.info().max_size;
+                if max_instances > allowed {
+                    return Err(ProviderError::TooSmall { wanted: max_instances, allowed });
+                }
+                let info = plugin.info();
+                tracing::info!(group = info.id, version = info.version, "plugin is up");
+                Ok(allowed)
+            }
+            Ok(SupervisedStatus::Down(failure)) => Err(ProviderError::Start(text(failure))),
+            _ => Err(ProviderError::Start("the plugin was stopped".into())),
+        }
+    }
+
+    /// Lists the group.
+    pub(crate) async fn list(&self) -> Result<Vec<(InstanceId, Seen)>, CallError> {
+        let plugin = self.supervised.plugin("Update", UPDATE_LIMIT).await?;
+        let listed = plugin.update(UPDATE_LIMIT).await?;
+        Ok(listed.into_iter().map(|i| (InstanceId(i.id), seen(i.state))).collect())
+    }
+
+    /// Asks for `n` more instances.
+    pub(crate) async fn create(&self, n: u32) -> Outcome<u32> {
+        let plugin = match self.supervised.plugin("Increase", CHANGE_LIMIT).await {
+            Ok(plugin) => plugin,
+            // Nothing was sent.
+            Err(error) => return Outcome::Refused(error.to_string()),
+        };
+        outcome(plugin.increase(n, CHANGE_LIMIT).await)
+    }
+
+    /// Asks to delete instances; those that were accepted.
+    pub(crate) async fn delete(&self, ids: Vec<InstanceId>) -> Outcome<Vec<InstanceId>> {
+        let plugin = match self.supervised.plugin("Decrease", CHANGE_LIMIT).await {
+            Ok(plugin) => plugin,
+            Err(error) => return Outcome::Refused(error.to_string()),
+        };
+        let ids = ids.into_iter().map(|id| id.0).collect();
+        match outcome(plugin.decrease(ids, CHANGE_LIMIT).await) {
+            Outcome::Done(ids) => Outcome::Done(ids.into_iter().map(InstanceId).collect()),
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// How to connect to an instance.
+    pub(crate) async fn connect_info(&self, id: &InstanceId) -> Result<ConnectInfo, CallError> {
+        let plugin = self.supervised.plugin("ConnectInfo", CONNECT_INFO_LIMIT).await?;
+        plugin.connect_info(&id.0, CONNECT_INFO_LIMIT).await
+    }
+
+    /// Ends the plugin. Instances stay.
+    pub(crate) async fn stop(&self) {
+        self.supervised.stop(SHUTDOWN_LIMIT).await;
+    }
+}
+
+fn outcome<T>(result: Result<T, CallError>) -> Outcome<T> {
+    match result {
+        Ok(done) => Outcome::Done(done),
+        Err(error) if error.outcome_unknown() => Outcome::Unknown(error.to_string()),
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+fn text(failure: &StartFailure) -> String {
+    failure.to_string()
+}
+
+/// A state that we do not know is one in transition.
+fn seen(state: InstanceState) -> Seen {
+    match state {
+        InstanceState::Running => Seen::Running,
+        InstanceState::Deleting | InstanceState::Suspending | InstanceState::Suspended => {
+            Seen::Leaving
+        }
+        InstanceState::Deleted => Seen::Deleted,
+        InstanceState::Timeout => Seen::Timeout,
+        InstanceState::Creating | InstanceState::Resuming | InstanceState::Unknown(_) => {
+            Seen::Coming
+        }
+        // The contract may learn states; until this does too, they are in transition.
+        _ => Seen::Coming,
+    }
+}

@@ -1,0 +1,195 @@
+//! One `[[runners]]` entry: permit → reserve → request a job → start it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::config;
+use crate::events::Events;
+use crate::gitlab::{ApiError, Backoff, Client, JobRequest};
+use crate::group::{Group, NoCapacity, Reservation};
+use crate::job_run;
+use crate::state::State;
+
+/// A token that is not accepted is tried again this often: it may be a proxy's mistake.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
+
+/// What all runners of the process share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) state: State,
+    pub(crate) events: Events,
+    /// `concurrent`.
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) check_interval: Duration,
+    pub(crate) system_id: String,
+    pub(crate) jobs: TaskTracker,
+    /// No more jobs are asked for.
+    pub(crate) draining: CancellationToken,
+    /// Running jobs are left to their agents.
+    pub(crate) detaching: CancellationToken,
+    /// Running jobs are stopped.
+    pub(crate) aborting: CancellationToken,
+}
+
+/// One entry, ready to take jobs.
+pub(crate) struct Runner {
+    pub(crate) config: config::Runner,
+    pub(crate) key: String,
+    pub(crate) client: Client,
+    pub(crate) group: Arc<Group>,
+    pub(crate) shared: Shared,
+    /// `limit`.
+    limit: Arc<Semaphore>,
+}
+
+/// The right to run one more job, in the process and in the entry.
+pub(crate) struct Permit {
+    _process: OwnedSemaphorePermit,
+    _entry: OwnedSemaphorePermit,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        config: config::Runner,
+        client: Client,
+        group: Arc<Group>,
+        shared: Shared,
+    ) -> Self {
+        let limit = match config.limit {
+            0 => Semaphore::MAX_PERMITS,
+            limit => limit as usize,
+        };
+        let key = config.key();
+        Self { key, client, group, shared, limit: Arc::new(Semaphore::new(limit)), config }
+    }
+
+    /// Goes on with the jobs of the last process.
+    pub(crate) fn recover(self: &Arc<Self>) {
+        for record in self.shared.state.jobs(&self.key) {
+            tracing::info!(
+                job = record.job,
+                instance = record.instance,
+                "going on with a job of before"
+            );
+            let span = tracing::info_span!("job", runner = self.config.name, job = record.job);
+            let runner = Arc::clone(self);
+            self.shared.jobs.spawn(job_run::recover(runner, record).instrument(span));
+        }
+    }
+
+    /// Tells the server what this manager can do; it remembers that for an hour.
+    pub(crate) async fn verify(&self) {
+        if let Err(error) = self.client.verify().await {
+            tracing::warn!(runner = self.config.name, %error, "the server does not confirm the runner");
+        }
+    }
+
+    /// Asks for jobs until draining, in as many loops as `request_concurrency` says.
+    pub(crate) async fn feed(self: Arc<Self>) {
+        let loops = TaskTracker::new();
+        for _ in 0..self.config.request_concurrency {
+            let runner = Arc::clone(&self);
+            let span = tracing::info_span!("runner", name = self.config.name);
+            loops.spawn(
+                async move {
+                    let draining = runner.shared.draining.clone();
+                    tokio::select! {
+                        () = runner.ask_for_jobs() => {}
+                        () = draining.cancelled() => {}
+                    }
+                }
+                .instrument(span),
+            );
+        }
+        loops.close();
+        loops.wait().await;
+    }
+
+    async fn ask_for_jobs(self: &Arc<Self>) {
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(permit) = self.permit().await else {
+                return;
+            };
+            let reservation = self.reserve().await;
+            let asked = Instant::now();
+            let pause = match self.client.request_job().await {
+                Ok(JobRequest::Job(job)) => {
+                    backoff.succeeded();
+                    self.start(job, reservation, permit);
+                    continue;
+                }
+                Ok(JobRequest::Nothing) => {
+                    backoff.succeeded();
+                    drop((reservation, permit));
+                    // A server that held the request open may be asked again at once.
+                    self.shared.check_interval.saturating_sub(asked.elapsed())
+                }
+                Err(error) => {
+                    drop((reservation, permit));
+                    self.pause_after(&error, &mut backoff)
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn permit(&self) -> Option<Permit> {
+        let entry = Arc::clone(&self.limit).acquire_owned().await.ok()?;
+        let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
+        Some(Permit { _process: process, _entry: entry })
+    }
+
+    /// Waits until a slot can be promised.
+    async fn reserve(&self) -> Reservation {
+        let mut told: Option<NoCapacity> = None;
+        loop {
+            let changed = self.group.capacity_changed();
+            tokio::pin!(changed);
+            match self.group.reserve() {
+                Ok(reservation) => return reservation,
+                Err(why) => {
+                    if told.replace(why) != Some(why) {
+                        tracing::debug!(?why, "no slot to promise, asking for no job");
+                    }
+                }
+            }
+            let _ = tokio::time::timeout(self.shared.check_interval, changed).await;
+        }
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        job: Box<job::payload::Job>,
+        reservation: Reservation,
+        permit: Permit,
+    ) {
+        let span = tracing::info_span!("job", runner = self.config.name, job = job.id);
+        let run = job_run::run(Arc::clone(self), job, reservation, permit);
+        self.shared.jobs.spawn(run.instrument(span));
+    }
+
+    fn pause_after(&self, error: &ApiError, backoff: &mut Backoff) -> Duration {
+        let first = backoff.failures() == 0;
+        let pause = match error {
+            ApiError::Forbidden(_) => {
+                backoff.failed(None);
+                FORBIDDEN_PAUSE
+            }
+            ApiError::Temporary { retry_after, .. } => backoff.failed(*retry_after),
+            ApiError::Refused(_) => backoff.failed(None),
+        };
+        // Once per outage, not once per attempt.
+        match error {
+            ApiError::Forbidden(_) if first => tracing::error!(%error, "cannot ask for jobs"),
+            _ if first => tracing::warn!(%error, "cannot ask for jobs, trying again"),
+            _ => tracing::debug!(%error, "still cannot ask for jobs"),
+        }
+        pause
+    }
+}

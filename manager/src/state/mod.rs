@@ -1,0 +1,11 @@
+//! Recovery state: what this process must know to go on after any end.
+//!
+//! Every intent is here before it is done, every fact after; a transition is one
+//! transaction. Records are keyed by server and runner, never by token. Nothing secret is
+//! here but the tokens of jobs that run, without which their logs could not go on.
+
+mod records;
+mod store;
+
+pub(crate) use records::{AskRecord, InstanceRecord, JobRecord};
+pub(crate) use store::{State, StateError};

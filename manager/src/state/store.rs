@@ -1,0 +1,358 @@
+//! The file: redb, 0600, one writer. Changes that come at the same time share one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::records::{AskRecord, InstanceRecord, JobRecord};
+
+/// Version of the layout. A file of a newer one is refused: what it holds may be jobs.
+const VERSION: u64 = 1;
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const JOBS: TableDefinition<'_, &str, &str> = TableDefinition::new("jobs");
+const INSTANCES: TableDefinition<'_, &str, &str> = TableDefinition::new("instances");
+const ASKS: TableDefinition<'_, &str, &str> = TableDefinition::new("asks");
+/// Separates the parts of a key; in none of them.
+const SEPARATOR: char = '\u{1f}';
+/// Changes that may wait for the writer.
+const QUEUE: usize = 1024;
+
+/// State that cannot be used or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    /// Another manager has it.
+    #[error("{}: another mayfly uses this state; stop it, or give this one its own with --state-dir", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a newer build.
+    #[error(
+        "{path}: written by a newer mayfly (layout {found}, this one knows {VERSION}); run that one, or drain with it before going back"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its layout.
+        found: u64,
+    },
+    /// Anything else.
+    #[error("{path}: {why}")]
+    Broken {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// One change.
+enum Change {
+    PutJob(String, String),
+    RemoveJob(String),
+    PutInstance(String, String),
+    RemoveInstance(String),
+    PutAsk(String, String),
+    RemoveAsk(String),
+}
+
+type Request = (Vec<Change>, oneshot::Sender<Result<(), String>>);
+
+/// The state of the whole process.
+#[derive(Clone)]
+pub(crate) struct State {
+    path: PathBuf,
+    requests: mpsc::Sender<Request>,
+    found: Arc<Found>,
+    /// Keys of all asks that are written down.
+    asks: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// What was there at the start.
+#[derive(Default)]
+struct Found {
+    jobs: BTreeMap<String, String>,
+    instances: BTreeMap<String, String>,
+    asks: BTreeMap<String, String>,
+}
+
+impl State {
+    /// Opens the state in a directory, or makes it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join("state.redb");
+        let broken = |why: String| StateError::Broken { path: path.display().to_string(), why };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| broken(error.to_string()))?;
+        // redb would make the file readable for others.
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| broken(error.to_string()))?;
+        let database = Database::create(&path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse(path.clone()),
+            error => broken(error.to_string()),
+        })?;
+        check_version(&database, &path)?;
+        let found = read_all(&database).map_err(|error| broken(error.to_string()))?;
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("state".into())
+            .spawn(move || write_loop(&database, receiver))
+            .map_err(|error| broken(error.to_string()))?;
+        let asks = Arc::new(Mutex::new(found.asks.keys().cloned().collect()));
+        Ok(Self { path, requests, found: Arc::new(found), asks })
+    }
+
+    /// Jobs of a runner that were running when the last process ended.
+    pub(crate) fn jobs(&self, runner: &str) -> Vec<JobRecord> {
+        let records: Vec<(String, JobRecord)> = select(&self.found.jobs, runner);
+        records.into_iter().map(|(_, job)| job).collect()
+    }
+
+    /// Instances of a runner that the last process knew, by id.
+    pub(crate) fn instances(&self, runner: &str) -> Vec<(String, InstanceRecord)> {
+        select(&self.found.instances, runner)
+    }
+
+    /// Asks for instances whose effect the last process had not seen.
+    pub(crate) fn asks(&self, runner: &str) -> Vec<(String, AskRecord)> {
+        select(&self.found.asks, runner)
+    }
+
+    /// Names of the asks that are written down now.
+    pub(crate) fn ask_ids(&self, runner: &str) -> Vec<String> {
+        let prefix = key(runner, "");
+        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        asks.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
+
+    /// A job begins on an instance: both facts in one transaction.
+    pub(crate) async fn begin_job(
+        &self,
+        runner: &str,
+        job: &JobRecord,
+        instance: &InstanceRecord,
+    ) -> Result<(), StateError> {
+        self.write(vec![
+            Change::PutJob(key(runner, &job.job.to_string()), json(job)),
+            Change::PutInstance(key(runner, &job.instance), json(instance)),
+        ])
+        .await
+    }
+
+    pub(crate) async fn remove_job(&self, runner: &str, job: u64) -> Result<(), StateError> {
+        self.write(vec![Change::RemoveJob(key(runner, &job.to_string()))]).await
+    }
+
+    pub(crate) async fn put_instance(
+        &self,
+        runner: &str,
+        id: &str,
+        instance: &InstanceRecord,
+    ) -> Result<(), StateError> {
+        self.write(vec![Change::PutInstance(key(runner, id), json(instance))]).await
+    }
+
+    pub(crate) async fn remove_instance(&self, runner: &str, id: &str) -> Result<(), StateError> {
+        self.write(vec![Change::RemoveInstance(key(runner, id))]).await
+    }
+
+    pub(crate) async fn put_ask(
+        &self,
+        runner: &str,
+        id: &str,
+        ask: AskRecord,
+    ) -> Result<(), StateError> {
+        let key = key(runner, id);
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        self.write(vec![Change::PutAsk(key, json(&ask))]).await
+    }
+
+    pub(crate) async fn remove_ask(&self, runner: &str, id: &str) -> Result<(), StateError> {
+        let key = key(runner, id);
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.write(vec![Change::RemoveAsk(key)]).await
+    }
+
+    async fn write(&self, changes: Vec<Change>) -> Result<(), StateError> {
+        let (sender, receiver) = oneshot::channel();
+        let broken =
+            |why: String| StateError::Broken { path: self.path.display().to_string(), why };
+        self.requests
+            .send((changes, sender))
+            .await
+            .map_err(|_| broken("its writer has ended".into()))?;
+        match receiver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(broken(why)),
+            Err(_) => Err(broken("its writer has ended".into())),
+        }
+    }
+}
+
+fn write_loop(database: &Database, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut batch = vec![first];
+        while let Ok(next) = requests.try_recv() {
+            batch.push(next);
+        }
+        let changes = batch.iter().flat_map(|(changes, _)| changes);
+        let result = commit(database, changes).map_err(|error| error.to_string());
+        for (_, answer) in batch {
+            let _ = answer.send(result.clone());
+        }
+    }
+}
+
+fn commit<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut jobs = transaction.open_table(JOBS)?;
+        let mut instances = transaction.open_table(INSTANCES)?;
+        let mut asks = transaction.open_table(ASKS)?;
+        for change in changes {
+            match change {
+                Change::PutJob(key, value) => drop(jobs.insert(key.as_str(), value.as_str())?),
+                Change::RemoveJob(key) => drop(jobs.remove(key.as_str())?),
+                Change::PutInstance(key, value) => {
+                    drop(instances.insert(key.as_str(), value.as_str())?)
+                }
+                Change::RemoveInstance(key) => drop(instances.remove(key.as_str())?),
+                Change::PutAsk(key, value) => drop(asks.insert(key.as_str(), value.as_str())?),
+                Change::RemoveAsk(key) => drop(asks.remove(key.as_str())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_version(database: &Database, path: &Path) -> Result<(), StateError> {
+    let version = || -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
+        let version = {
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get("version")?.map(|version| version.value());
+            if found.is_none() {
+                meta.insert("version", VERSION)?;
+            }
+            found.unwrap_or(VERSION)
+        };
+        transaction.open_table(JOBS)?;
+        transaction.open_table(INSTANCES)?;
+        transaction.open_table(ASKS)?;
+        transaction.commit()?;
+        Ok(version)
+    };
+    let path = path.display().to_string();
+    match version() {
+        Ok(found) if found > VERSION => Err(StateError::Newer { path, found }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(StateError::Broken { path, why: error.to_string() }),
+    }
+}
+
+fn read_all(database: &Database) -> Result<Found, redb::Error> {
+    let transaction = database.begin_read()?;
+    let read = |table: TableDefinition<'_, &str, &str>| {
+        let table = transaction.open_table(table)?;
+        let mut entries = BTreeMap::new();
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            entries.insert(key.value().to_owned(), value.value().to_owned());
+        }
+        Ok::<_, redb::Error>(entries)
+    };
+    Ok(Found { jobs: read(JOBS)?, instances: read(INSTANCES)?, asks: read(ASKS)? })
+}
+
+fn key(runner: &str, name: &str) -> String {
+    format!("{runner}{SEPARATOR}{name}")
+}
+
+/// Records of one runner, by the second part of their key. One that cannot be read is
+/// left out and told: the rest still counts.
+fn select<T: DeserializeOwned>(
+    entries: &BTreeMap<String, String>,
+    runner: &str,
+) -> Vec<(String, T)> {
+    let prefix = key(runner, "");
+    let own = entries.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+    own.filter_map(|(key, value)| match serde_json::from_str(value) {
+        Ok(record) => Some((key[prefix.len()..].to_owned(), record)),
+        Err(error) => {
+            tracing::error!(key, %error, "a record of the state cannot be read");
+            None
+        }
+    })
+    .collect()
+}
+
+fn json(record: &impl Serialize) -> String {
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(id: u64) -> JobRecord {
+        JobRecord {
+            job: id,
+            token: "t".into(),
+            job_key: format!("abc-{id}"),
+            instance: "i".into(),
+            slot: 0,
+            failure_reasons: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::open(dir.path()).expect("opened");
+        let instance = InstanceRecord { uses: 2, ..InstanceRecord::default() };
+        for (runner, id) in [("https://a|1", 7), ("https://a|12", 8), ("https://a|1", 9)] {
+            state.begin_job(runner, &job(id), &instance).await.expect("written");
+        }
+        state.remove_job("https://a|1", 9).await.expect("written");
+        let instance = InstanceRecord { uses: 3, ..InstanceRecord::default() };
+        state.put_instance("https://a|1", "i", &instance).await.expect("written");
+        drop(state);
+        // The writer's thread ends with its last sender.
+        let state = loop {
+            match State::open(dir.path()) {
+                Err(StateError::InUse(_)) => {
+                    std::thread::sleep(std::time::Duration::from_millis(5))
+                }
+                other => break other.expect("opened"),
+            }
+        };
+        assert_eq!(state.jobs("https://a|1"), [job(7)]);
+        assert_eq!(state.jobs("https://a|2"), []);
+        assert_eq!(state.instances("https://a|1")[0].1.uses, 3);
+    }
+
+    #[tokio::test]
+    async fn two_managers_never_share_it_and_others_cannot_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::open(dir.path()).expect("opened");
+        assert!(matches!(State::open(dir.path()), Err(StateError::InUse(_))));
+        let mode = std::fs::metadata(&state.path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
