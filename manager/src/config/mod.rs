@@ -123,10 +123,11 @@ pub(crate) fn load(path: &Path, state_dir: Option<&Path>) -> Result<Loaded, Conf
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let document = document::Document::parse(path, &text)?;
     let (file, mut findings) = document.read()?;
-    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    // Absolute, whatever the working directory is later.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let surroundings = check::Surroundings {
-        config_dir: directory.unwrap_or(Path::new(".")).to_owned(),
-        state_dir: state_dir.map(Path::to_owned),
+        config_dir: absolute(path).parent().unwrap_or(Path::new("/")).to_owned(),
+        state_dir: state_dir.map(absolute),
         file_mode: mode(path),
     };
     let config = check::check(&file, &surroundings, &mut findings);

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 /// Width the rendering is meant for, in columns.
 const WIDTH: usize = 80;
+/// Width left for a hint beside five digits of a line number.
+const HINT_WIDTH: usize = WIDTH - "      = help: ".len();
 /// Source lines shown before and after the one that is pointed at.
 const CONTEXT_LINES: usize = 1;
 /// Longest part of a source line that is rendered, in bytes: a minified file stays readable.
@@ -107,12 +109,15 @@ impl<'a> Source<'a> {
         }
         let end = span.end.min(self.line_end(span.start)).max(span.start);
         let caret = AnnotationKind::Primary.span(span.start - from..end - from);
-        let snippet =
-            Snippet::source(window).path(self.name).line_start(first + 1).annotation(caret);
+        let snippet = Snippet::source(window)
+            .path(self.name)
+            .line_start(first + 1)
+            .fold(false)
+            .annotation(caret);
         let message = wrap(message, WIDTH - "error: ".len());
         let mut group = Group::with_title(Level::ERROR.primary_title(message)).element(snippet);
         if let Some(hint) = hint {
-            group = group.element(Level::HELP.message(wrap(hint, WIDTH - "     = help: ".len())));
+            group = group.element(Level::HELP.message(wrap(hint, HINT_WIDTH)));
         }
         Renderer::plain().term_width(WIDTH).render(&[group])
     }
@@ -158,7 +163,7 @@ impl<'a> Findings<'a> {
         let message = message.into();
         let mut rendering = format!("error: {}", wrap(&message, WIDTH - "error: ".len()));
         if let Some(hint) = &hint {
-            let hint = wrap(hint, WIDTH - "  = help: ".len()).replace('\n', "\n          ");
+            let hint = wrap(hint, HINT_WIDTH).replace('\n', "\n          ");
             rendering.push_str(&format!("\n  = help: {hint}"));
         }
         let file = self.source.name.to_string();

@@ -64,7 +64,7 @@ pub(super) fn key_text<'n>(entry: &'n Entry, findings: &mut Findings<'_>) -> Opt
 
 /// Records that `what` should have been `expected`.
 pub(super) fn mismatch(findings: &mut Findings<'_>, node: &Node, what: &str, expected: &str) {
-    let hint = if expected.contains("text") { scalar_hint(node, findings) } else { None };
+    let hint = if expected.starts_with("text") { scalar_hint(node, findings) } else { None };
     findings.error(
         node.span,
         format!("{what} must be {expected}, found {}", node.kind()),

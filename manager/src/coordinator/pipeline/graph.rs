@@ -26,15 +26,15 @@ pub(super) fn link(
 ) -> Option<(Vec<String>, Vec<CompiledJob>)> {
     let stages: Vec<Option<usize>> =
         file.jobs.iter().map(|job| stage(job, &file.stages, findings)).collect();
-    let index: BTreeMap<&str, usize> =
+    let index_of: BTreeMap<&str, usize> =
         file.jobs.iter().enumerate().map(|(index, job)| (job.name.as_str(), index)).collect();
-    check_needs(&file.jobs, &index, &stages, findings);
-    check_cycles(&file.jobs, &index, findings);
-    let named = named(&file.jobs, &index, only, findings);
+    check_needs(&file.jobs, &index_of, &stages, findings);
+    check_cycles(&file.jobs, &index_of, findings);
+    let named = named(&file.jobs, &index_of, only, findings);
     if !findings.is_clean() {
         return None;
     }
-    let chosen = chosen(&file.jobs, &index, &named);
+    let chosen = chosen(&file.jobs, &index_of, &named);
     say_what_is_left_out(&file.jobs, &chosen, &named, findings);
     if chosen.is_empty() {
         findings.error_without_place("no job is left to run", Some("all are `when: never`".into()));
@@ -46,7 +46,8 @@ pub(super) fn link(
         .enumerate()
         .filter(|(index, _)| chosen.contains(index))
         .map(|(index, draft)| {
-            let mut job = lower(draft, &file, named.contains(&index));
+            let runs = |name: &str| index_of.get(name).is_some_and(|job| chosen.contains(job));
+            let mut job = lower(draft, &file.variables, named.contains(&index), runs);
             job.stage_index = stages[index].unwrap_or_default();
             job.stage = file.stages[job.stage_index].clone();
             job
@@ -137,26 +138,44 @@ fn check_cycles(jobs: &[Draft], index: &BTreeMap<&str, usize>, findings: &mut Fi
             needs.filter_map(|need| Some((*index.get(need.need.job.as_str())?, need))).collect()
         })
         .collect();
-    let mut done = vec![false; jobs.len()];
+    let mut visits = vec![Visit::None; jobs.len()];
     for start in 0..jobs.len() {
-        let mut path: Vec<(usize, usize)> = if done[start] { vec![] } else { vec![(start, 0)] };
+        let mut path = Vec::new();
+        if visits[start] == Visit::None {
+            visits[start] = Visit::UnderWay;
+            path.push((start, 0));
+        }
         while let Some((job, next)) = path.last_mut() {
             let Some((target, need)) = targets[*job].get(*next) else {
-                done[*job] = true;
+                visits[*job] = Visit::Done;
                 path.pop();
                 continue;
             };
             *next += 1;
-            if let Some(first) = path.iter().position(|(on_path, _)| on_path == target) {
-                let names = path[first..].iter().map(|(job, _)| quoted(&jobs[*job].name));
-                let round = names.chain([quoted(&jobs[*target].name)]).collect::<Vec<_>>();
-                let message = format!("jobs need each other: {}", round.join(" → "));
-                findings.error(need.span, message, Some("take one of these needs away".into()));
-            } else if !done[*target] {
-                path.push((*target, 0));
+            match visits[*target] {
+                Visit::Done => {}
+                Visit::None => {
+                    visits[*target] = Visit::UnderWay;
+                    path.push((*target, 0));
+                }
+                Visit::UnderWay => {
+                    let round = path.iter().skip_while(|(job, _)| job != target);
+                    let names = round.map(|(job, _)| *job).chain([*target]);
+                    let names = names.map(|job| quoted(&jobs[job].name)).collect::<Vec<_>>();
+                    let message = format!("jobs need each other: {}", names.join(" → "));
+                    let hint = "take one of these needs away";
+                    findings.error(need.span, message, Some(hint.into()));
+                }
             }
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    None,
+    UnderWay,
+    Done,
 }
 
 /// The jobs named on the command line.
@@ -218,7 +237,10 @@ fn say_what_is_left_out(
     for index in chosen.difference(named) {
         if jobs[*index].when == DraftWhen::Runs(When::Manual) {
             let name = quoted(&jobs[*index].name);
-            findings.note(format!("job {name} is `when: manual`: name it to run it"));
+            let blocks = jobs[*index].allow_failure == Some(AllowFailure::Never);
+            let more =
+                if blocks { "; the stages after it wait for it and are skipped" } else { "" };
+            findings.note(format!("job {name} is `when: manual`: name it to run it{more}"));
         }
     }
     let by_stage = named.iter().filter(|index| jobs[**index].needs.is_none());
@@ -231,18 +253,20 @@ fn say_what_is_left_out(
     }
 }
 
-fn lower(draft: &Draft, file: &File, named: bool) -> CompiledJob {
+fn lower(
+    draft: &Draft,
+    global: &[Variable],
+    named: bool,
+    runs: impl Fn(&str) -> bool,
+) -> CompiledJob {
     let written = match draft.when {
         DraftWhen::Runs(when) => when,
         DraftWhen::Never => When::OnSuccess,
     };
     let when = if named && written == When::Manual { When::OnSuccess } else { written };
-    let present = |need: &&DraftNeed| {
-        let target = file.jobs.iter().find(|job| job.name == need.need.job);
-        target.is_some_and(|job| job.when != DraftWhen::Never)
-    };
     let needs = draft.needs.as_ref().map(|needs| -> Vec<Need> {
-        needs.iter().filter(present).map(|need| need.need.clone()).collect()
+        let needs = needs.iter().map(|entry| &entry.need);
+        needs.filter(|need| runs(&need.job)).cloned().collect()
     });
     let by_hand = if when == When::Manual { AllowFailure::Always } else { AllowFailure::Never };
     CompiledJob {
@@ -251,7 +275,7 @@ fn lower(draft: &Draft, file: &File, named: bool) -> CompiledJob {
         stage_index: 0,
         needs,
         scripts: draft.scripts.clone(),
-        variables: merged(&file.variables, &draft.variables),
+        variables: merged(global, &draft.variables),
         artifacts: draft.artifacts.clone(),
         allow_failure: draft.allow_failure.clone().unwrap_or(by_hand),
         when,

@@ -88,8 +88,7 @@ pub(super) fn read(
 fn set(draft: &mut Draft, key: &str, node: &Node, findings: &mut Findings<'_>) {
     match key {
         "stage" => {
-            draft.stage =
-                fields::text(node, "`stage`", findings).map(|stage| (stage, node.span));
+            draft.stage = fields::text(node, "`stage`", findings).map(|stage| (stage, node.span));
         }
         "script" => put(&mut draft.scripts.script, fields::script(node, findings)),
         "before_script" => {

@@ -141,7 +141,7 @@ pub(super) fn closest(place: Place, word: &str) -> Option<&'static str> {
     similar(word, known)
 }
 
-/// The candidate within two edits (one for short words) of `word`, the nearest first.
+/// The candidate within two edits (fewer for short words) of `word`, the nearest first.
 pub(super) fn similar<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -150,7 +150,11 @@ pub(super) fn similar<'a>(
     if length > 255 {
         return None;
     }
-    let limit = if length <= 3 { 1 } else { 2 };
+    let limit = match length {
+        0..=2 => 0,
+        3..=4 => 1,
+        _ => 2,
+    };
     candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))

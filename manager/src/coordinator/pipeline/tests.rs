@@ -1,0 +1,380 @@
+//! Whole files through the compiler: what good ones mean, and what is said of broken ones.
+
+use super::*;
+
+fn compiled(text: &str) -> Pipeline {
+    compile_only(text, &[])
+}
+
+fn compile_only(text: &str, only: &[&str]) -> Pipeline {
+    let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
+    match compile(text, "f.yml", &Context::default(), &only) {
+        Ok(pipeline) => pipeline,
+        Err(found) => panic!("{}", render(&found)),
+    }
+}
+
+fn findings(text: &str) -> Vec<Diagnostic> {
+    compile(text, "f.yml", &Context::default(), &[]).expect_err("the file is broken")
+}
+
+fn render(found: &[Diagnostic]) -> String {
+    found.iter().map(|finding| format!("{finding}\n")).collect()
+}
+
+fn job<'a>(pipeline: &'a Pipeline, name: &str) -> &'a CompiledJob {
+    pipeline.jobs.iter().find(|job| job.name == name).expect("the job exists")
+}
+
+fn lines(text: &[&str]) -> Vec<String> {
+    text.iter().map(|line| line.to_string()).collect()
+}
+
+#[test]
+fn a_full_file() {
+    let pipeline = compiled(
+        "
+stages: [build, test]
+default:
+  before_script: [echo before]
+  timeout: 10 minutes
+  artifacts: { paths: [log/] }
+variables:
+  GLOBAL: g
+  BOTH: { value: one, description: of the file }
+build:
+  stage: build
+  script:
+    - make
+    - [a, [b]]
+  variables: { BOTH: two, RAW: { value: $X, expand: false } }
+  artifacts:
+    name: out
+    paths: [out/, '*.txt']
+    exclude: [out/tmp]
+    when: always
+    untracked: true
+    expire_in: 1 week
+test:
+  script: make test
+  before_script: []
+  after_script: [echo after]
+  needs: [build, { job: lint, artifacts: false, optional: true }, { job: gone, optional: true }]
+  allow_failure: { exit_codes: [1, 2] }
+  timeout: 1h 30m
+  when: always
+lint:
+  needs: []
+  script: [lint]
+  tags: [linux]
+",
+    );
+    assert_eq!(pipeline.stages, lines(&[".pre", "build", "test", ".post"]));
+    let build = job(&pipeline, "build");
+    assert_eq!(build.scripts.script, lines(&["make", "a", "b"]));
+    assert_eq!(build.scripts.before, lines(&["echo before"]));
+    assert_eq!(build.timeout, Duration::from_secs(600));
+    let variable =
+        |name: &str, value: &str, raw| Variable { name: name.into(), value: value.into(), raw };
+    assert_eq!(
+        build.variables,
+        [
+            variable("GLOBAL", "g", false),
+            variable("BOTH", "two", false),
+            variable("RAW", "$X", true)
+        ]
+    );
+    assert_eq!(
+        build.artifacts,
+        Some(Artifacts {
+            paths: lines(&["out/", "*.txt"]),
+            exclude: lines(&["out/tmp"]),
+            name: Some("out".into()),
+            untracked: true,
+            expire_in: Some("1 week".into()),
+            when: ArtifactsWhen::Always,
+        })
+    );
+    let test = job(&pipeline, "test");
+    assert_eq!((test.stage.as_str(), test.stage_index), ("test", 2));
+    assert!(test.scripts.before.is_empty());
+    assert_eq!(test.scripts.after, lines(&["echo after"]));
+    assert_eq!(test.allow_failure, AllowFailure::ExitCodes(vec![1, 2]));
+    assert_eq!(test.when, When::Always);
+    assert_eq!(test.timeout, Duration::from_secs(5400));
+    assert_eq!(test.artifacts.as_ref().map(|a| a.paths.clone()), Some(lines(&["log/"])));
+    let needs = test.needs.as_ref().expect("needs");
+    let needs: Vec<_> = needs.iter().map(|need| (need.job.as_str(), need.artifacts)).collect();
+    assert_eq!(needs, [("build", true), ("lint", false)]);
+    assert_eq!(job(&pipeline, "lint").needs, Some(vec![]));
+    assert!(pipeline.notes.iter().any(|note| note.contains("`tags` are ignored")));
+}
+
+#[test]
+fn anchors_aliases_and_merges() {
+    let pipeline = compiled(
+        "
+.base: &base
+  before_script: &setup [one, two]
+  variables: { A: base }
+  timeout: 5m
+.more: &more { timeout: 6m, tags: [x] }
+a:
+  <<: *base
+  script: [*setup, three]
+  timeout: 7m
+b:
+  <<: [*more, *base]
+  script: [x]
+c:
+  timeout: 8m
+  <<: *base
+  script: &same
+    - x
+d: { script: *same }
+",
+    );
+    let a = job(&pipeline, "a");
+    assert_eq!(a.scripts.script, lines(&["one", "two", "three"]));
+    assert_eq!(a.scripts.before, lines(&["one", "two"]));
+    assert_eq!(a.timeout, Duration::from_secs(420));
+    assert_eq!(job(&pipeline, "b").timeout, Duration::from_secs(360));
+    assert_eq!(job(&pipeline, "c").timeout, Duration::from_secs(300), "merges override, as Psych");
+    assert!(pipeline.notes.iter().any(|note| note.starts_with("line 16: `<<` comes after")));
+    assert_eq!(job(&pipeline, "d").scripts.script, lines(&["x"]));
+}
+
+#[test]
+fn scalars_mean_what_they_mean_in_gitlab() {
+    let pipeline = compiled(
+        "j: { script: [x], variables: { A: 010, B: 1.10, C: yes, D: '010', E: 22:22, F: '' } }",
+    );
+    let values: Vec<_> =
+        pipeline.jobs[0].variables.iter().map(|variable| variable.value.as_str()).collect();
+    assert_eq!(values, ["8", "1.1", "true", "010", "1342", ""]);
+    assert_eq!(pipeline.notes.len(), 4, "{:?}", pipeline.notes);
+    assert!(pipeline.notes[1].contains("`B` becomes `1.1`"), "{:?}", pipeline.notes);
+}
+
+#[test]
+fn named_jobs_bring_what_they_need() {
+    let text = "
+stages: [build, test, deploy]
+a: { stage: build, script: [a] }
+b: { stage: test, script: [b], needs: [a] }
+c: { stage: deploy, script: [c], when: manual }
+d: { stage: deploy, script: [d] }
+";
+    let names = |only: &[&str]| -> Vec<String> {
+        compile_only(text, only).jobs.iter().map(|job| job.name.clone()).collect()
+    };
+    assert_eq!(names(&[]), ["a", "b", "c", "d"]);
+    assert_eq!(names(&["b"]), ["a", "b"]);
+    assert_eq!(names(&["d"]), ["d"]);
+    let manual = compile_only(text, &["c"]);
+    assert_eq!(manual.jobs[0].when, When::OnSuccess);
+    assert_eq!(manual.jobs[0].allow_failure, AllowFailure::Never);
+    let all = compiled(text);
+    assert_eq!(job(&all, "c").allow_failure, AllowFailure::Always);
+    assert!(all.notes.iter().any(|note| note.contains("`c` is `when: manual`")));
+    let unknown = compile(text, "f.yml", &Context::default(), &["bb".into()]).expect_err("unknown");
+    assert_eq!(unknown[0].position, None);
+    assert_eq!(unknown[0].hint.as_deref(), Some("the file's jobs are: a, b, c, d"));
+}
+
+#[test]
+fn jobs_that_never_run_are_left_out() {
+    let pipeline = compiled(
+        "a: { script: [a], when: never }\nb: { script: [b], needs: [{ job: a, optional: true }] }",
+    );
+    assert_eq!(pipeline.jobs.len(), 1);
+    assert_eq!(pipeline.jobs[0].needs, Some(vec![]));
+}
+
+/// Broken files: text, then for each finding line, column, a part of the message, of the hint.
+type Broken = (&'static str, &'static [(usize, usize, &'static str, &'static str)]);
+
+const BROKEN: &[Broken] = &[
+    ("", &[(1, 1, "the file is empty", "")]),
+    ("# only a comment\n", &[(1, 1, "the file is empty", "")]),
+    ("- a\n- b\n", &[(1, 1, "must be a mapping of jobs, found a list", "")]),
+    ("stages: [a]\n", &[(1, 1, "the file has no jobs", "hello")]),
+    (".hidden: { script: [x] }\n", &[(1, 1, "the file has no jobs", "")]),
+    ("a: [x\n", &[(1, 4, "not valid YAML", "")]),
+    ("a:\n  script: echo: x\n", &[(2, 15, "not valid YAML: ", "quote text")]),
+    ("a:\n\tscript: x\n", &[(2, 2, "not valid YAML", "no tabs")]),
+    ("a: { script: [x] }\n---\nb: { script: [x] }\n", &[(2, 1, "second YAML document", "spec")]),
+    ("a: { script: *nope }\n", &[(1, 14, "not valid YAML", "")]),
+    ("a: &a { script: [x], variables: *a }\n", &[(1, 33, "inside the node it refers to", "")]),
+    (
+        "a:\n  scrpt: [x]\n",
+        &[(1, 1, "job `a` has no `script`", ""), (2, 3, "unknown keyword `scrpt`", "`script`?")],
+    ),
+    (
+        "a:\n  image: x\n  script: [x]\n  extends: .b\n",
+        &[
+            (2, 3, "`image` is not supported here, in job `a`", "docker executor"),
+            (4, 3, "`extends`", "YAML anchor"),
+        ],
+    ),
+    ("image: alpine\na: { script: [x] }\n", &[(1, 1, "`image` is not supported here", "docker")]),
+    ("image:\n  script: [x]\n", &[(1, 1, "`image` is a reserved word", "another name")]),
+    ("default: { script: [x] }\n", &[(1, 1, "`default` is a reserved word", "")]),
+    ("pages:deploy: { script: [x] }\n", &[(1, 1, "`pages:deploy` is a reserved word", "")]),
+    (
+        "varaibles: { A: b }\na: { script: [x] }\n",
+        &[(1, 1, "unknown keyword `varaibles`", "`variables`?")],
+    ),
+    (
+        "a: { stage: tset, script: [x] }\n",
+        &[(1, 13, "unknown stage `tset`", "did you mean `test`?")],
+    ),
+    ("stages: [x]\na: { script: [x] }\n", &[(2, 1, "unknown stage `test`", "file's stages: x")]),
+    (
+        "a: { script: [x], needs: [b, lnit] }\nlint: { script: [x] }\n",
+        &[
+            (1, 27, "needs `b`, which is no job", "in this file"),
+            (1, 30, "needs `lnit`", "`lint`?"),
+        ],
+    ),
+    (
+        "a: { stage: build, script: [x], needs: [b] }\nb: { script: [x] }\n",
+        &[(1, 41, "needs `b` of a later stage", "earlier")],
+    ),
+    (
+        "a: { script: [x], needs: [b] }\nb: { script: [x], needs: [c] }\nc: { script: [x], needs: [a] }\n",
+        &[(3, 27, "jobs need each other: `a` → `b` → `c` → `a`", "")],
+    ),
+    ("a: { script: [x], needs: [a] }\n", &[(1, 27, "`a` → `a`", "")]),
+    ("a: { script: [x], needs: [b, b] }\nb: { script: [x] }\n", &[(1, 30, "needs `b` twice", "")]),
+    ("a:\n  script: [x]\n  script: [y]\n", &[(3, 3, "`script` is there twice", "line 2")]),
+    ("a: { script: [] }\n", &[(1, 14, "`script` is empty", "")]),
+    ("a: { script: { x: y } }\n", &[(1, 14, "`script` must be a list", "")]),
+    (
+        "a:\n  script:\n    - echo a: b\n    - 12\n    - true\n    -\n",
+        &[
+            (3, 7, "found a mapping", "quote the whole line"),
+            (4, 7, "must be text, found a number", "quote it: \"12\""),
+            (5, 7, "found a boolean", "quote it: \"true\""),
+            (6, 6, "found nothing", ""),
+        ],
+    ),
+    (
+        "a: { script: [x], before_script: x }\n",
+        &[(1, 34, "must be a list of commands", "- command")],
+    ),
+    (
+        "a: { script: [x], timeout: soon }\n",
+        &[(1, 28, "`timeout` is not a duration", "90 minutes")],
+    ),
+    ("a: { script: [x], timeout: 2 months }\n", &[(1, 28, "longer than a month", "")]),
+    (
+        "a: { script: [x], when: delayed }\n",
+        &[(1, 25, "`when: delayed` is not supported", "manual")],
+    ),
+    ("a: { script: [x], when: alwyas }\n", &[(1, 25, "`when` cannot be `alwyas`", "`always`?")]),
+    ("a: { script: [x], allow_failure: maybe }\n", &[(1, 34, "`allow_failure` must be true", "")]),
+    (
+        "a: { script: [x], allow_failure: { exit_codes: [a] } }\n",
+        &[(1, 49, "an exit code must be", "")],
+    ),
+    ("a: { script: [x], tags: linux }\n", &[(1, 25, "`tags` must be a list of text", "")]),
+    (
+        "a: { script: [x], artifacts: { reports: {}, path: [x], paths: x, when: x } }\n",
+        &[
+            (1, 32, "`reports` is not supported", "GitLab server"),
+            (1, 45, "unknown keyword `path`", "`paths`?"),
+            (1, 63, "`paths` must be a list", "[one, two]"),
+            (1, 72, "`when` cannot be `x`", "one of: on_success"),
+        ],
+    ),
+    (
+        "a: { script: [x], variables: { A: [b], B:, C: { val: x } } }\n",
+        &[
+            (1, 35, "variable `A` must be text", ""),
+            (1, 41, "variable `B` must be text, a number or a boolean, found nothing", ""),
+            (1, 49, "unknown keyword `val`", "known here: value, expand"),
+        ],
+    ),
+    ("a: { script: [x], needs: x }\n", &[(1, 26, "`needs` must be a list of jobs", "")]),
+    (
+        "a: { script: [x], needs: [{ pipeline: x }] }\n",
+        &[(1, 29, "`pipeline` is not supported", "")],
+    ),
+    ("a: hello\n", &[(1, 1, "job `a` must be a mapping, found text", "")]),
+    ("123: { script: [x] }\n", &[(1, 1, "a key must be text, found a number", "\"123\"")]),
+    ("on: { script: [x] }\n", &[(1, 1, "a key must be text, found a boolean", "\"on\"")]),
+    (
+        "a: { script: !reference [.b, script] }\n",
+        &[(1, 25, "`!reference` is not supported", "anchor")],
+    ),
+    ("a: { script: [x], timeout: !duration 5m }\n", &[(1, 38, "the tag `!duration`", "")]),
+    ("a: { <<: text, script: [x] }\n", &[(1, 6, "`<<` merges mappings, found text", "")]),
+    ("a: { script: [x], when: never }\n", &[(0, 0, "no job is left", "never")]),
+    (
+        "before_script: [a]\ndefault: { before_script: [b] }\na: { script: [x] }\n",
+        &[(2, 12, "`before_script` is there twice", "keep")],
+    ),
+    ("stages: []\na: { script: [x] }\n", &[(1, 9, "`stages` is empty", "")]),
+];
+
+#[test]
+fn broken_files() {
+    for (text, expected) in BROKEN {
+        let found = findings(text);
+        let shown = format!("{text}\n{}", render(&found));
+        assert_eq!(found.len(), expected.len(), "{shown}");
+        for (finding, (line, column, message, hint)) in found.iter().zip(*expected) {
+            let at = finding.position.map_or((0, 0), |place| (place.line, place.column));
+            assert_eq!(at, (*line, *column), "{shown}");
+            assert!(finding.message.contains(message), "{message}\n{shown}");
+            assert!(finding.hint.as_deref().unwrap_or("").contains(hint), "{hint}\n{shown}");
+            assert!(finding.rendering.lines().all(|l| l.chars().count() <= 80), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_rendering() {
+    let found = findings("build:\n  script:\n    - make\n  image: alpine\ntest: {}\n");
+    assert_eq!(
+        render(&found[..1]),
+        "\
+error: `image` is not supported here, in job `build`
+ --> f.yml:4:3
+  |
+3 |     - make
+4 |   image: alpine
+  |   ^^^^^
+5 | test: {}
+  |
+  = help: `image` needs the docker executor, which `mayfly exec` does not
+          have yet
+"
+    );
+}
+
+#[test]
+fn hostile_files_end_quickly() {
+    let mut bomb = String::from(".a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..9 {
+        let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+        bomb.push_str(&format!(".a{level}: &a{level} [{aliases}]\n"));
+    }
+    bomb.push_str("j: { script: *a8 }\n");
+    assert!(findings(&bomb)[0].message.contains("aliases expand"));
+    assert!(findings(&"[".repeat(100_000))[0].message.contains("not valid YAML"));
+    assert!(findings(&"x".repeat((1 << 20) + 1))[0].message.contains("larger than 1 MiB"));
+    assert_eq!(findings("a: \u{1}").len(), 1);
+    let many: String = (0..1_000).map(|n| format!("j{n}: {{ scrpt: [x] }}\n")).collect();
+    assert_eq!(findings(&many).len(), 2_000);
+}
+
+#[test]
+fn any_prefix_of_a_file_is_read_without_panic() {
+    let text = ".b: &b {before_script: [a]}\na:\n  <<: *b\n  script: [\"ü\\n\", 'x']\n  needs: [{job: a}]\n";
+    for (end, _) in text.char_indices() {
+        drop(compile(&text[..end], "f", &Context::default(), &[]));
+        drop(compile(&text[end..], "f", &Context::default(), &[]));
+    }
+}
