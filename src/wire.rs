@@ -8,20 +8,20 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::contract::{ConnectInfo, ConnectorConfig, Error, InstanceState, Protocol};
 
-#[expect(unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod fleeting {
     tonic::include_proto!("proto");
 }
-#[expect(unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod go_plugin {
     tonic::include_proto!("plugin");
 }
 #[cfg(feature = "serve")]
-#[expect(unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod health {
     tonic::include_proto!("grpc.health.v1");
 }
-#[expect(unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod rpc {
     tonic::include_proto!("google.rpc");
 }

@@ -139,7 +139,7 @@ impl Listener {
     pub(crate) fn understand(&mut self) -> Vec<Asked> {
         let mut asked = Vec::new();
         loop {
-            match self.frames.next::<ToAgent>() {
+            match self.frames.take::<ToAgent>() {
                 Ok(Some(message)) => match message.message {
                     Some(to_agent::Message::Attach(attach)) => self.position = Some(attach.from),
                     Some(to_agent::Message::Credit(credit)) => {

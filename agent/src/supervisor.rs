@@ -98,7 +98,7 @@ impl Supervisor {
     /// Begins stages until one has a process, or none is left.
     fn go_on(&mut self) {
         while self.now_running.is_none() {
-            let Some(index) = self.sequence.next() else {
+            let Some(index) = self.sequence.due() else {
                 return;
             };
             self.begin(index);

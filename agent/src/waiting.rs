@@ -111,7 +111,7 @@ impl Manager {
         let stdin = rustix::stdio::stdin();
         let mut buffer = [0; 16 * 1024];
         loop {
-            if let Some(ToAgent { message: Some(message) }) = self.frames.next()? {
+            if let Some(ToAgent { message: Some(message) }) = self.frames.take()? {
                 return Ok(Some(message));
             }
             let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };

@@ -138,7 +138,7 @@ impl Agent {
     fn next(&mut self) -> Option<from_agent::Message> {
         let mut buffer = [0; 64 * 1024];
         loop {
-            if let Some(message) = self.frames.next::<FromAgent>().expect("frames") {
+            if let Some(message) = self.frames.take::<FromAgent>().expect("frames") {
                 return message.message;
             }
             match self.stdout.read(&mut buffer).expect("readable") {

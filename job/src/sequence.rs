@@ -53,7 +53,7 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum CancelEffect {
-    /// Stop the stage that runs; [`Sequence::next`] knows how it goes on.
+    /// Stop the stage that runs; [`Sequence::due`] knows how it goes on.
     StopStage,
     /// Nothing: after_script or the cleanup runs, or it was canceled before.
     Nothing,
@@ -109,7 +109,7 @@ impl Sequence {
     }
 
     /// Index of the stage to run now; `None` when the job is over.
-    pub fn next(&mut self) -> Option<usize> {
+    pub fn due(&mut self) -> Option<usize> {
         while let Some(stage) = self.stages.get(self.at) {
             if self.is_due(stage) {
                 self.scripts_began |= stage.role == Role::Step;
@@ -120,7 +120,7 @@ impl Sequence {
         None
     }
 
-    /// Takes the result of the stage that [`next`](Self::next) named. Returns whether it
+    /// Takes the result of the stage that [`due`](Self::due) named. Returns whether it
     /// is tried once more.
     pub fn ended(&mut self, ended: &Ended) -> bool {
         let Some(stage) = self.stages.get(self.at) else {
@@ -262,7 +262,7 @@ mod tests {
     fn run(mut result: impl FnMut(&str, &mut Sequence) -> Ended) -> (Vec<String>, Outcome) {
         let mut sequence = Sequence::new(&plan());
         let mut ran = Vec::new();
-        while let Some(index) = sequence.next() {
+        while let Some(index) = sequence.due() {
             let name = sequence.stages[index].name.clone();
             ran.push(name.split('_').next().unwrap_or_default().to_owned());
             let ended = result(&name, &mut sequence);

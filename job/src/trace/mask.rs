@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn phrases_are_masked_whole_and_split() {
-        let cases: [(&[&[u8]], &[&[u8]], &str); 10] = [
+        type Texts<'a> = &'a [&'a [u8]];
+        let cases: [(Texts<'_>, Texts<'_>, &str); 10] = [
             (&[b"secret"], &[b"a secret b"], "a [MASKED] b"),
             (&[b"secret"], &[b"a sec", b"ret b"], "a [MASKED] b"),
             (&[b"secret"], &[b"secre"], "secre"),

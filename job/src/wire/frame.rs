@@ -39,7 +39,7 @@ impl Frames {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn take<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         let Some((head, rest)) = self.pending.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -70,7 +70,7 @@ mod tests {
             let mut seen = Vec::new();
             for part in [&stream[..split], &stream[split..]] {
                 frames.push(part);
-                while let Some(message) = frames.next::<ToAgent>().expect("frames") {
+                while let Some(message) = frames.take::<ToAgent>().expect("frames") {
                     let Some(to_agent::Message::Credit(credit)) = message.message else {
                         panic!("a credit was sent");
                     };
@@ -85,6 +85,6 @@ mod tests {
     fn text_is_no_frame() {
         let mut frames = Frames::default();
         frames.push(b"bash: mayfly-agent: not found\n");
-        assert!(matches!(frames.next::<ToAgent>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(frames.take::<ToAgent>(), Err(FrameError::TooLong(_))));
     }
 }

@@ -40,7 +40,7 @@ impl AgentLine {
                     _ => {}
                 }
                 loop {
-                    match frames.next::<FromAgent>() {
+                    match frames.take::<FromAgent>() {
                         Ok(Some(FromAgent { message: Some(message) })) => {
                             if sender.send(message).is_err() {
                                 return stderr;

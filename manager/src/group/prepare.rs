@@ -7,7 +7,6 @@ use scheduler::fleet::{InstanceId, Phase};
 
 use super::Group;
 use crate::connect::{Access, Connection, PrepareError, Remembered};
-use crate::state::InstanceRecord;
 
 /// Waits between attempts while an instance comes up: short at first, since many come up
 /// within milliseconds.
@@ -97,7 +96,7 @@ impl Group {
             if inner.fleet.instance(id).is_none() {
                 return;
             }
-            let record = inner.records.entry(id.clone()).or_insert_with(InstanceRecord::default);
+            let record = inner.records.entry(id.clone()).or_default();
             if record.remembered == remembered {
                 return;
             }
