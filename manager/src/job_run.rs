@@ -120,9 +120,13 @@ async fn finish(runner: &Runner, told: Told<'_>) {
             "job failed"
         );
     }
-    if let Some(kept) = log::deliver(runner, &record, ended).await {
-        drop(kept);
-    }
+    let on_instance = matches!(ended, log::Ended::ByAgent(..));
+    let kept = tokio::select! {
+        kept = log::deliver(runner, &record, ended) => kept,
+        // The next process finds the job in the state, and its log on the instance.
+        () = runner.shared.detaching.cancelled(), if on_instance => return,
+    };
+    drop(kept);
     if let Err(error) = runner.shared.state.remove_job(&runner.key, id).await {
         tracing::error!(%error, "cannot write the state");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use job::outcome::FailureReason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -10,9 +11,10 @@ use tracing::Instrument as _;
 
 use crate::config;
 use crate::events::Events;
-use crate::gitlab::{ApiError, Backoff, Client, JobRequest};
+use crate::gitlab::{ApiError, Backoff, Client, FinalState, JobRequest};
 use crate::group::{Group, NoCapacity, Reservation};
 use crate::job_run;
+use crate::secret::Secret;
 use crate::state::State;
 
 /// A token that is not accepted is tried again this often: it may be a proxy's mistake.
@@ -124,6 +126,11 @@ impl Runner {
                     self.start(job, reservation, permit);
                     continue;
                 }
+                Ok(JobRequest::Unreadable { id, token, why }) => {
+                    drop((reservation, permit));
+                    self.refuse(id, &token, &why).await;
+                    continue;
+                }
                 Ok(JobRequest::Nothing) => {
                     backoff.succeeded();
                     drop((reservation, permit));
@@ -139,6 +146,20 @@ impl Runner {
         }
     }
 
+    /// Gives a job back that cannot be read, instead of letting it hang at the server.
+    async fn refuse(&self, id: u64, token: &Secret, why: &str) {
+        tracing::error!(job = id, why, "the server sent a job that cannot be read");
+        let state = FinalState {
+            success: false,
+            failure_reason: FailureReason::RunnerSystemFailure.as_gitlab(),
+            exit_code: None,
+            log: None,
+        };
+        if let Err(error) = self.client.finish(id, token, &state).await {
+            tracing::warn!(job = id, %error, "cannot give the job back");
+        }
+    }
+
     async fn permit(&self) -> Option<Permit> {
         let entry = Arc::clone(&self.limit).acquire_owned().await.ok()?;
         let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
@@ -150,7 +171,6 @@ impl Runner {
         let mut told: Option<NoCapacity> = None;
         loop {
             let changed = self.group.capacity_changed();
-            tokio::pin!(changed);
             match self.group.reserve() {
                 Ok(reservation) => return reservation,
                 Err(why) => {

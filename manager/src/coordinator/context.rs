@@ -3,70 +3,73 @@
 //! These are the facts behind GitLab's predefined variables. The snapshot of a working tree
 //! knows them all; a caller that only wants to check a file can take the defaults.
 
+/// The one pipeline's id. The snapshot names a ref by it, as GitLab does.
+pub(super) const PIPELINE_ID: u64 = 1;
+
 /// The facts a pipeline is compiled and run with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Context {
+pub(crate) struct Context {
     /// The project the file belongs to.
-    pub project: Project,
+    pub(crate) project: Project,
     /// The commit that jobs check out.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Who started the pipeline.
-    pub user: Person,
+    pub(crate) user: Person,
     /// Path of the pipeline file in the repository: `CI_CONFIG_PATH`.
-    pub config_path: String,
+    pub(crate) config_path: String,
 }
 
 /// A project: GitLab's `group/subgroup/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Project {
+pub(crate) struct Project {
     /// Full path, at least two parts, each of `[A-Za-z0-9_.-]`.
-    pub path: String,
+    pub(crate) path: String,
     /// `CI_DEFAULT_BRANCH`.
-    pub default_branch: String,
+    pub(crate) default_branch: String,
 }
 
 /// A commit as the predefined variables show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// Full object id.
-    pub sha: String,
+    pub(crate) sha: String,
     /// The commit before it on the branch; all zeros when there is none.
-    pub before_sha: String,
+    pub(crate) before_sha: String,
     /// The branch's short name.
-    pub branch: String,
+    pub(crate) branch: String,
     /// The whole message.
-    pub message: String,
+    pub(crate) message: String,
     /// `Name <address>`.
-    pub author: String,
+    pub(crate) author: String,
     /// Commit time, ISO 8601.
-    pub timestamp: String,
+    pub(crate) timestamp: String,
 }
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
+pub(crate) struct Person {
     /// Account name: `GITLAB_USER_LOGIN`.
-    pub login: String,
+    pub(crate) login: String,
     /// Full name: `GITLAB_USER_NAME`.
-    pub name: String,
+    pub(crate) name: String,
     /// Mail address: `GITLAB_USER_EMAIL`.
-    pub email: String,
+    pub(crate) email: String,
 }
 
 impl Project {
     /// The last part of the path.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.path.rsplit_once('/').map_or(self.path.as_str(), |(_, name)| name)
     }
 
     /// The path without its last part.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// The project's path out of a remote's address, whatever its form; `None` for a local
     /// path and for anything that does not have the shape of a project.
-    pub fn path_of_remote(address: &str) -> Option<String> {
+    pub(crate) fn path_of_remote(address: &str) -> Option<String> {
         let address = address.trim();
         let rest = if let Some((scheme, rest)) = address.split_once("://") {
             if scheme == "file" {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode};
 
-use super::wire::{Info, JobRequestBody, Output, UpdateBody, VerifyBody};
+use super::wire::{Info, JobIdentity, JobRequestBody, Output, UpdateBody, VerifyBody};
 use crate::config::Server;
 use crate::secret::Secret;
 
@@ -37,6 +37,15 @@ pub(crate) struct Client {
 pub(crate) enum JobRequest {
     /// A job, to be acknowledged and run.
     Job(Box<job::payload::Job>),
+    /// A job that this build does not understand.
+    Unreadable {
+        /// Its id.
+        id: u64,
+        /// Its token.
+        token: Secret,
+        /// What is not understood.
+        why: String,
+    },
     /// None now.
     Nothing,
 }
@@ -157,10 +166,7 @@ impl Client {
         match response.status() {
             StatusCode::CREATED => {
                 let bytes = body_of(response).await?;
-                let job = serde_json::from_slice(&bytes).map_err(|error| {
-                    ApiError::Refused(format!("the server sent a job that cannot be read: {error}"))
-                })?;
-                Ok(JobRequest::Job(Box::new(job)))
+                read_job(&bytes)
             }
             StatusCode::NO_CONTENT => Ok(JobRequest::Nothing),
             _ => Err(failure(response).await),
@@ -273,6 +279,21 @@ impl Client {
             .timeout(CALL_TIMEOUT)
             .json(&body);
         request.send().await.map_err(|error| temporary(&error))
+    }
+}
+
+fn read_job(payload: &[u8]) -> Result<JobRequest, ApiError> {
+    let why = match serde_json::from_slice(payload) {
+        Ok(job) => return Ok(JobRequest::Job(Box::new(job))),
+        Err(error) => error.to_string(),
+    };
+    match serde_json::from_slice::<JobIdentity>(payload) {
+        Ok(JobIdentity { id, token }) => {
+            Ok(JobRequest::Unreadable { id, token: Secret::new(token), why })
+        }
+        Err(_) => {
+            Err(ApiError::Refused(format!("the server sent a job that cannot be read: {why}")))
+        }
     }
 }
 

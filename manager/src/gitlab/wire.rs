@@ -1,6 +1,6 @@
 //! Bodies of the runner API. Seen by nobody but the client.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `info` of every request: what this manager is and can do.
 #[derive(Clone, Debug, Serialize)]
@@ -95,6 +95,13 @@ pub(super) struct JobRequestBody<'a> {
     pub(super) system_id: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) last_update: &'a str,
+}
+
+/// What must be readable of any job, to give it back.
+#[derive(Deserialize)]
+pub(super) struct JobIdentity {
+    pub(super) id: u64,
+    pub(super) token: String,
 }
 
 #[derive(Serialize)]

@@ -18,6 +18,7 @@ use scheduler::plan::Reason;
 use scheduler::time::Moment;
 use scheduler::{Fleet, Limits, Now, Schedule};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -116,9 +117,10 @@ impl Group {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when there may be a slot to promise.
-    pub(crate) async fn capacity_changed(&self) {
-        self.capacity_changed.notified().await;
+    /// Resolves when there may be a slot to promise; hears what happens from now on, not
+    /// only while it is awaited.
+    pub(crate) fn capacity_changed(&self) -> Notified<'_> {
+        self.capacity_changed.notified()
     }
 
     /// The connection of an instance, waiting for it to come (back); `None` once the

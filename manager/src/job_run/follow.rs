@@ -140,7 +140,7 @@ impl<'a> Follow<'a> {
                         Ok(line) => self.joined(line).await,
                         Err(why) => return Stop::Lost(why),
                     },
-                    _ = ticks.tick() => self.update(&mut ticks).await,
+                    _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
                     () = detaching.cancelled() => return Stop::Detached,
                 }
                 continue;
@@ -151,7 +151,7 @@ impl<'a> Follow<'a> {
                         return stop;
                     }
                 }
-                _ = ticks.tick() => self.update(&mut ticks).await,
+                _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
                 () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
                 () = detaching.cancelled() => return Stop::Detached,
             }
@@ -220,6 +220,18 @@ impl<'a> Follow<'a> {
         }
         if self.interrupting || self.server == JobState::Over {
             self.abort().await;
+        }
+    }
+
+    /// A server that hangs must not hold an ending up. A piece of log whose answer was not
+    /// awaited is sent again, and the server says that it has it.
+    async fn update_unless_ending(&mut self, ticks: &mut tokio::time::Interval) {
+        let shared = self.runner.shared.clone();
+        let interrupting = self.interrupting;
+        tokio::select! {
+            () = self.update(ticks) => {}
+            () = shared.detaching.cancelled() => {}
+            () = shared.aborting.cancelled(), if !interrupting => {}
         }
     }
 

@@ -20,27 +20,27 @@ const LINE_LIMIT: usize = 2000;
 
 /// A place in the file: line and column, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Position {
+pub(crate) struct Position {
     /// Line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Column in characters, from 1.
-    pub column: usize,
+    pub(crate) column: usize,
 }
 
 /// One finding. `Display` is the full rendering, several lines, without a final newline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Diagnostic {
+pub(crate) struct Diagnostic {
     /// The file's name as the caller gave it.
-    pub file: String,
+    pub(crate) file: String,
     /// Where; absent (in JSON too) for what no line is to blame for.
     #[serde(flatten)]
-    pub position: Option<Position>,
+    pub(crate) position: Option<Position>,
     /// What is wrong, one sentence without a full stop.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do about it.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// The message, the source lines with a caret, and the hint, for a terminal of 80 columns.
-    pub rendering: String,
+    pub(crate) rendering: String,
 }
 
 impl fmt::Display for Diagnostic {

@@ -1,6 +1,9 @@
 //! Whole files through the compiler: what good ones mean, and what is said of broken ones.
 
+use std::time::Duration;
+
 use super::*;
+use crate::coordinator::Context;
 
 fn compiled(text: &str) -> Pipeline {
     compile_only(text, &[])
@@ -30,10 +33,7 @@ fn lines(text: &[&str]) -> Vec<String> {
     text.iter().map(|line| line.to_string()).collect()
 }
 
-#[test]
-fn a_full_file() {
-    let pipeline = compiled(
-        "
+const FULL: &str = "
 stages: [build, test]
 default:
   before_script: [echo before]
@@ -67,8 +67,11 @@ lint:
   needs: []
   script: [lint]
   tags: [linux]
-",
-    );
+";
+
+#[test]
+fn a_full_file() {
+    let pipeline = compiled(FULL);
     assert_eq!(pipeline.stages, lines(&[".pre", "build", "test", ".post"]));
     let build = job(&pipeline, "build");
     assert_eq!(build.scripts.script, lines(&["make", "a", "b"]));

@@ -13,7 +13,8 @@ use tokio::{fs, process::Command};
 
 use super::repository::Repository;
 use crate::coordinator::{
-    context::{Commit, Context, Person},
+    Context,
+    context::{Commit, PIPELINE_ID, Person},
     git::{self, GitError},
 };
 
@@ -21,25 +22,23 @@ use crate::coordinator::{
 pub(super) const QUICK: Duration = Duration::from_secs(60);
 /// Deadline of reading the whole work tree, filters included.
 const SLOW: Duration = Duration::from_secs(15 * 60);
-/// Ref that keeps the commit whatever the branch is called; named as GitLab names it.
-const PIPELINE_REF: &str = "refs/pipelines/1";
 
 /// A captured working tree.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The bare repository that jobs clone.
-    pub git_dir: PathBuf,
+    pub(crate) git_dir: PathBuf,
     /// Project, commit and person; `config_path` is the caller's to set.
-    pub context: Context,
+    pub(crate) context: Context,
     /// Whether the commit was made for this snapshot; otherwise it is the user's HEAD.
-    pub has_uncommitted_changes: bool,
+    pub(crate) has_uncommitted_changes: bool,
     /// What the user should know although it stops nothing.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Why no snapshot could be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+pub(crate) enum SnapshotError {
     /// No git program.
     #[error("git is not installed, or not in PATH: install it")]
     GitMissing,
@@ -97,7 +96,7 @@ impl SnapshotError {
 ///
 /// # Errors
 /// See [`SnapshotError`]; `into` may be left with parts of a snapshot.
-pub async fn create(directory: &Path, into: &Path) -> Result<Snapshot, SnapshotError> {
+pub(crate) async fn create(directory: &Path, into: &Path) -> Result<Snapshot, SnapshotError> {
     let repository = Repository::find(directory).await?;
     let into = std::path::absolute(into).map_err(SnapshotError::io(into))?;
     let bare = init(&repository, &into).await?;
@@ -237,7 +236,7 @@ impl Capture<'_> {
         let head = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
         fs::write(&file, [head, packed].concat()).await.map_err(SnapshotError::io(&file))?;
         let branch = format!("refs/heads/{}", self.repository.branch);
-        let updates = format!("update {branch} {sha}\nupdate {PIPELINE_REF} {sha}\n");
+        let updates = format!("update {branch} {sha}\nupdate refs/pipelines/{PIPELINE_ID} {sha}\n");
         let mut update = git::command(self.bare);
         update.args(["update-ref", "--stdin"]);
         git::output(update, Some(updates.as_bytes()), QUICK).await.map_err(&step)?;

@@ -7,7 +7,7 @@
 mod capture;
 mod repository;
 
-pub use capture::{Snapshot, SnapshotError, create};
+pub(crate) use capture::{Snapshot, SnapshotError, create};
 
 #[cfg(test)]
 mod tests;

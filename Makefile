@@ -1,0 +1,56 @@
+# make demo    build, then run this repository's own pipeline on local instances
+# make test    set up what the tests need, then run all of them
+# make build   release binaries, the agent inside of mayfly, in dist/
+# make bench   the figures of docs/performance.md
+# make lint    formatting and clippy
+
+CARGO ?= cargo
+HOST_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+GO_ARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(firstword $(subst -, ,$(HOST_TARGET)))))
+REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+REFERENCE := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+
+export MAYFLY_GIT_REVISION := $(REVISION)
+export MAYFLY_GIT_REF := $(REFERENCE)
+
+.PHONY: demo test quick-test setup build agent bench lint clean
+
+demo:
+	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
+	./target/debug/mayfly exec
+
+test: setup
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+
+# What every commit must pass: no processes, no network, seconds.
+quick-test:
+	$(CARGO) test --locked -p scheduler -p job -p mayfly-plugin
+	$(CARGO) test --locked -p mayfly-tests --test tidy
+
+setup:
+	./tests/setup
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# A static agent runs on every Linux of its architecture. Its flags would make proc-macros
+# static too, hence the explicit target and a folder of its own.
+agent:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile agent -p agent \
+		--target $(HOST_TARGET) --target-dir target/agent
+	mkdir -p dist/agents
+	cp target/agent/$(HOST_TARGET)/agent/mayfly-agent dist/agents/mayfly-agent-$(GO_ARCH)
+
+build: agent
+	MAYFLY_AGENTS=$(CURDIR)/dist/agents $(CARGO) build --locked --release -p manager
+	$(CARGO) build --locked --release -p fleeting-plugin-local
+	cp target/release/mayfly target/release/fleeting-plugin-local dist/
+
+bench: build
+	./tests/bench/run
+
+clean:
+	$(CARGO) clean
+	rm -rf dist
