@@ -9,6 +9,7 @@ mod attach;
 mod clock;
 mod descendants;
 mod listener;
+mod outputs;
 mod slot;
 mod stage;
 mod store;

@@ -37,7 +37,7 @@ pub(crate) struct Running {
     /// Readable once the process ended; absent on kernels without pidfds.
     pub(crate) pidfd: Option<OwnedFd>,
     input: Option<Input>,
-    /// What it prints; never blocks. `None` once everyone has closed it.
+    /// What it prints; never blocks. Taken when its stage begins.
     pub(crate) output: Option<OwnedFd>,
     /// When it is killed, once it was asked to stop.
     pub(crate) kill_at: Option<Instant>,

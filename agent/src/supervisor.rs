@@ -4,7 +4,6 @@
 //! the only writer of the log, and enforces every timeout by itself: no manager need be
 //! there.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use job::outcome::Outcome;
@@ -15,18 +14,16 @@ use job::trace::Trace;
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET};
 use job::wire::{Finished, Frames, Progress, from_agent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::clock::Clock;
 use crate::descendants::Reaper;
 use crate::listener::{Asked, Line, Listener};
+use crate::outputs::Outputs;
 use crate::stage::{self, Begun, Running};
 use crate::store::Store;
 
 /// How long the result waits for someone to take it before the agent ends.
 const LINGER: Duration = Duration::from_secs(5);
-/// Most that is read from one output before the others get their turn.
-const READ_BYTES: usize = 256 * 1024;
 /// Without pidfds an ended process is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Listeners beyond this are turned away.
@@ -40,8 +37,7 @@ pub(crate) struct Supervisor {
     trace: Trace,
     listeners: Vec<Listener>,
     now_running: Option<Current>,
-    /// Outputs of earlier stages that something still holds open.
-    outputs: Vec<OwnedFd>,
+    outputs: Outputs,
     timeline: Vec<Progress>,
     clock: Clock,
 }
@@ -75,7 +71,7 @@ impl Supervisor {
             hands,
             listeners: vec![listener],
             now_running: None,
-            outputs: Vec::new(),
+            outputs: Outputs::default(),
             timeline: Vec::new(),
         }
     }
@@ -125,7 +121,10 @@ impl Supervisor {
             }
         };
         match begun {
-            Begun::Process(running) => {
+            Begun::Process(mut running) => {
+                if let Some(output) = running.output.take() {
+                    self.outputs.add(output);
+                }
                 self.clock.stage_begins(role, &self.plan);
                 self.now_running = Some(Current { running, role, timed_out_s: None });
             }
@@ -190,7 +189,6 @@ impl Supervisor {
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&self.store.socket, PollFlags::IN)];
         let mut input_at = None;
         if let Some(Current { running, .. }) = &self.now_running {
-            fds.extend(running.output.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             fds.extend(running.pidfd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             if let Some(stdin) = running.wants() {
                 input_at = Some(fds.len());
@@ -218,11 +216,7 @@ impl Supervisor {
 
     /// Returns whether there was anything to read.
     fn read_outputs(&mut self) -> bool {
-        let mut text = Vec::new();
-        if let Some(current) = &mut self.now_running {
-            current.running.output.take_if(|output| !read_some(output, &mut text));
-        }
-        self.outputs.retain(|output| read_some(output, &mut text));
+        let text = self.outputs.read();
         if text.is_empty() {
             return false;
         }
@@ -320,7 +314,6 @@ impl Supervisor {
             Some(limit_s) if ended != Ended::Ok => Ended::TimedOut { limit_s },
             _ => ended,
         };
-        self.outputs.extend(current.running.output);
         self.stage_ended(ended);
         self.go_on();
     }
@@ -389,21 +382,6 @@ impl Supervisor {
 struct Ready {
     socket: bool,
     input: bool,
-}
-
-/// Reads what is there. Returns whether the output is still open.
-fn read_some(output: &OwnedFd, text: &mut Vec<u8>) -> bool {
-    let mut buffer = [0; 64 * 1024];
-    let limit = text.len() + READ_BYTES;
-    while text.len() < limit {
-        match rustix::io::read(output, &mut buffer) {
-            Ok(0) => return false,
-            Ok(read) => text.extend_from_slice(&buffer[..read]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return errno == Errno::AGAIN,
-        }
-    }
-    true
 }
 
 fn micros(time: SystemTime) -> u64 {

@@ -31,6 +31,8 @@ pub(crate) struct LogFlags {
 enum Command {
     /// Serve the runners of a configuration until stopped
     Run(commands::run::Flags),
+    /// Run the pipeline file of the current repository on local instances
+    Exec(commands::exec::Flags),
     /// Look at a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -67,6 +69,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command {
         Command::Run(flags) => commands::run::run(&flags, &cli.log),
+        Command::Exec(flags) => commands::exec::run(&flags, &cli.log),
         Command::Config(ConfigCommand::Check(flags)) => commands::config_check::run(&flags),
         Command::Plugin(PluginCommand::Check(flags)) => {
             commands::plugin_check::run(&flags, &cli.log)

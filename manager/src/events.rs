@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use job::outcome::Outcome;
 use job::wire::Progress;
 use tokio::sync::broadcast;
 
@@ -23,13 +22,11 @@ pub(crate) enum JobStep {
     /// It was handed out to us.
     Taken,
     /// It has a slot.
-    Bound { instance: String, slot: u32 },
+    Bound { instance: String },
     /// Its plan is on the instance and was told to begin.
     Begun,
     /// A stage began or ended.
     Stage(Progress),
-    /// It ended.
-    Ended(Outcome),
 }
 
 /// Tells events to listeners, if there are any.

@@ -109,7 +109,7 @@ async fn finish(runner: &Runner, told: Told<'_>) {
     let Told::Ended { record, ended } = told else {
         return;
     };
-    let (id, outcome) = (record.job, ended.outcome().clone());
+    let (id, outcome) = (record.job, ended.outcome());
     if outcome.success {
         tracing::info!(job = id, "job succeeded");
     } else {
@@ -130,7 +130,6 @@ async fn finish(runner: &Runner, told: Told<'_>) {
     if let Err(error) = runner.shared.state.remove_job(&runner.key, id).await {
         tracing::error!(%error, "cannot write the state");
     }
-    runner.shared.events.tell(id, JobStep::Ended(outcome));
 }
 
 fn interrupted() -> Outcome {
@@ -195,10 +194,10 @@ impl Placing<'_> {
         let connection = acquisition
             .bound_connection()
             .ok_or_else(|| slot("the instance has no connection".into()))?;
-        self.runner.shared.events.tell(
-            self.job.id,
-            JobStep::Bound { instance: acquisition.instance().0.clone(), slot: acquisition.slot() },
-        );
+        self.runner
+            .shared
+            .events
+            .tell(self.job.id, JobStep::Bound { instance: acquisition.instance().0.clone() });
         let mut plan = self.compose(acquisition, connection)?;
         let mut armed =
             connection.take_agent(acquisition.slot()).await.map_err(|e| slot(e.to_string()))?;

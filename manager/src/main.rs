@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod connect;
+mod coordinator;
 mod events;
 mod gitlab;
 mod group;

@@ -17,6 +17,9 @@ use crate::coordinator::{
 const DEFAULT_DEPTH: u32 = 20;
 /// The one project's id, and its namespace's.
 pub(super) const PROJECT_ID: u64 = 1;
+/// The depth that git takes for infinite. A shallow repository can be fetched from only with
+/// some depth: without one, git refuses its cut-off commits.
+const ALL_THERE_IS: u32 = 0x7fff_ffff;
 /// The failure reasons that are understood; a runner maps others to these.
 const FAILURE_REASONS: &[&str] = &[
     "unknown_failure",
@@ -46,6 +49,8 @@ pub(in crate::coordinator) struct Assignment<'a> {
     pub(in crate::coordinator) started_at: &'a str,
     /// ISO 8601.
     pub(in crate::coordinator) pipeline_created_at: &'a str,
+    /// Whether the repository's history is cut off.
+    pub(in crate::coordinator) is_shallow: bool,
     pub(in crate::coordinator) seconds_in_queue: u64,
     pub(in crate::coordinator) dependencies: Vec<Dependency>,
 }
@@ -132,7 +137,11 @@ fn job_info(context: &Context, job: &CompiledJob, assignment: &Assignment<'_>) -
 fn git_info(context: &Context, variables: &[Variable], assignment: &Assignment<'_>) -> GitInfo {
     let commit = &context.commit;
     let wanted = variables.iter().find(|variable| variable.key == "GIT_DEPTH");
-    let depth = wanted.map_or(Some(DEFAULT_DEPTH), |depth| depth.value.trim().parse().ok());
+    let wanted = wanted.map_or(Some(DEFAULT_DEPTH), |depth| depth.value.trim().parse().ok());
+    let depth = match wanted.unwrap_or_default() {
+        0 if assignment.is_shallow => ALL_THERE_IS,
+        depth => depth,
+    };
     let branch = &commit.branch;
     GitInfo {
         repo_url: assignment.repository_url.into(),
@@ -145,7 +154,7 @@ fn git_info(context: &Context, variables: &[Variable], assignment: &Assignment<'
             format!("+refs/pipelines/{PIPELINE_ID}:refs/pipelines/{PIPELINE_ID}"),
             format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
         ],
-        depth: depth.unwrap_or_default(),
+        depth,
         protected: false,
     }
 }
@@ -197,6 +206,10 @@ mod tests {
     use crate::coordinator::pipeline;
 
     fn payload(text: &str) -> serde_json::Value {
+        payload_of(text, false)
+    }
+
+    fn payload_of(text: &str, is_shallow: bool) -> serde_json::Value {
         let context = Context::default();
         let pipeline = pipeline::compile(text, "f", &context, &[]).expect("compiles");
         let assignment = Assignment {
@@ -206,6 +219,7 @@ mod tests {
             repository_url: "http://gitlab-ci-token:glcbt-x@127.0.0.1:8000/local/project.git",
             started_at: "2026-01-02T03:04:05Z",
             pipeline_created_at: "2026-01-02T03:04:00Z",
+            is_shallow,
             seconds_in_queue: 5,
             dependencies: vec![Dependency::new(3, "build", "glcbt-y", "artifacts.zip", 12)],
         };
@@ -248,6 +262,19 @@ My Job:
         assert_eq!(variable(&payload, "CI_SERVER_PORT")["value"], "8000");
         assert_eq!(variable(&payload, "CI_PROJECT_NAME")["value"], "mine");
         assert_eq!(payload["secrets"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn depths() {
+        let table = [("", false, 20), ("0", false, 0), ("0", true, 0x7fff_ffff), ("5", true, 5)];
+        for (depth, is_shallow, expected) in table {
+            let variables = match depth {
+                "" => String::new(),
+                depth => format!("variables: {{ GIT_DEPTH: {depth} }}\n"),
+            };
+            let payload = payload_of(&format!("{variables}j: {{ script: [x] }}"), is_shallow);
+            assert_eq!(payload["git_info"]["depth"], expected, "{depth} {is_shallow}");
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
         if let Some(hint) = hint {
             group = group.element(Level::HELP.message(wrap(hint, HINT_WIDTH)));
         }
-        Renderer::plain().term_width(WIDTH).render(&[group])
+        printable(&Renderer::plain().term_width(WIDTH).render(&[group]))
     }
 
     fn render_without_lines(&self, span: Span, message: &str, hint: Option<&str>) -> String {
@@ -146,7 +146,8 @@ impl<'a> Findings<'a> {
 
     /// Records an error at `span`.
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
-        let message = message.into();
+        let message = printable(&message.into());
+        let hint = hint.map(|hint| printable(&hint));
         let rendering = self.source.render(span, &message, hint.as_deref());
         let diagnostic = Diagnostic {
             file: self.source.name.to_string(),
@@ -203,6 +204,12 @@ pub(super) fn quoted(name: &str) -> String {
         .collect();
     let rest = if name.chars().count() > LIMIT { "…" } else { "" };
     format!("`{escaped}{rest}`")
+}
+
+/// `text` without characters that could command a terminal.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
 }
 
 fn wrap(text: &str, width: usize) -> String {

@@ -381,3 +381,38 @@ fn any_prefix_of_a_file_is_read_without_panic() {
         drop(compile(&text[end..], "f", &Context::default(), &[]));
     }
 }
+
+/// Characters put in, taken out and replaced at places chosen by a seeded generator.
+#[test]
+fn damaged_files_are_read_without_panic() {
+    let rounds: u64 =
+        std::env::var("DAMAGE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let alphabet: Vec<char> =
+        "&*<>[]{}:,-!|\"'#%@`?~ \n\t\r\u{0}\u{1b}\u{feff}\u{85}ü日a1.$".chars().collect();
+    let mut seed = 1_u64;
+    let mut next = |limit: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).expect("31 bits") % limit
+    };
+    let texts: Vec<&str> = BROKEN.iter().map(|(text, _)| *text).chain([FULL]).collect();
+    for round in 0..rounds {
+        let text = texts[usize::try_from(round).expect("small") % texts.len()];
+        let mut text: Vec<char> = text.chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(text.len() + 1);
+            match next(3) {
+                0 => text.insert(at, alphabet[next(alphabet.len())]),
+                1 if at < text.len() => drop(text.remove(at)),
+                _ if at < text.len() => text[at] = alphabet[next(alphabet.len())],
+                _ => {}
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let Err(found) = compile(&text, "f.yml", &Context::default(), &[]) else { continue };
+        assert!(!found.is_empty());
+        for finding in found {
+            let hidden = finding.rendering.chars().any(|c| c.is_control() && c != '\n');
+            assert!(!hidden, "{text:?}\n{:?}", finding.rendering);
+        }
+    }
+}

@@ -137,11 +137,12 @@ pub(super) async fn download(
     }
     let artifact = server.ledger.record(owner).artifact.ok_or(Refusal::NotFound)?;
     let file = File::open(&artifact.path).await.map_err(|error| internal(&error))?;
+    let size = file.metadata().await.map_err(|error| internal(&error))?.len();
     let disposition = format!("attachment; filename=\"{}\"", artifact.name);
     let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(artifact.size));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     if let Ok(disposition) = HeaderValue::from_str(&disposition) {
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }

@@ -149,7 +149,9 @@ impl Process {
         if let Some(protocol) = protocol {
             command.env("GIT_PROTOCOL", protocol);
         }
-        let child = command.arg(".").stdin(Stdio::piped()).spawn().map_err(|error| {
+        // Ctrl-C at the terminal is for the run to answer, not for a clone under way.
+        command.arg(".").stdin(Stdio::piped()).process_group(0);
+        let child = command.spawn().map_err(|error| {
             tracing::error!(%error, "cannot start git");
             Refusal::Internal
         })?;

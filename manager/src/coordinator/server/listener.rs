@@ -20,9 +20,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Limits;
 
-/// A connection on which nothing is read or written for this long is closed. It is longer than
-/// any held request and any pause of git's.
-const IDLE_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// A connection on which nothing is read or written for this long, beyond what a request may be
+/// held, is closed. It is longer than any pause of git's.
+const IDLE: Duration = Duration::from_secs(5 * 60);
 /// Pause after a failed accept, when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -30,13 +30,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Bounded {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    idle: Duration,
     cut: CancellationToken,
 }
 
 impl Bounded {
     /// As many connections at a time as `limits` say; all end when `cut` is cancelled.
     pub(super) fn new(listener: TcpListener, limits: &Limits, cut: CancellationToken) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(limits.connections)), cut }
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        Self { listener, permits, idle: IDLE + limits.long_poll, cut }
     }
 }
 
@@ -54,8 +56,9 @@ impl Listener for Bounded {
                 Ok((stream, address)) => {
                     drop(stream.set_nodelay(true));
                     let cut = Box::pin(self.cut.clone().cancelled_owned());
-                    let idle = Box::pin(sleep(IDLE_DEADLINE));
-                    return (Connection { stream, idle, cut, _permit: permit }, address);
+                    let (idle, deadline) = (self.idle, Box::pin(sleep(self.idle)));
+                    let connection = Connection { stream, idle, deadline, cut, _permit: permit };
+                    return (connection, address);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -73,7 +76,8 @@ impl Listener for Bounded {
 /// A connection with a deadline for doing nothing.
 pub(super) struct Connection {
     stream: TcpStream,
-    idle: Pin<Box<Sleep>>,
+    idle: Duration,
+    deadline: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -86,10 +90,11 @@ impl Connection {
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.idle.as_mut().reset(Instant::now() + IDLE_DEADLINE);
+            let deadline = Instant::now() + self.idle;
+            self.deadline.as_mut().reset(deadline);
             return outcome;
         }
-        if self.cut.as_mut().poll(cx).is_ready() || self.idle.as_mut().poll(cx).is_ready() {
+        if self.cut.as_mut().poll(cx).is_ready() || self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

@@ -21,20 +21,24 @@ use super::{
 #[derive(Deserialize)]
 struct Request {
     token: Option<String>,
-    #[serde(default)]
-    info: Info,
+    info: Option<Info>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Info {
-    #[serde(default)]
-    features: Features,
+    features: Option<Features>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Features {
-    #[serde(default)]
-    cancel_gracefully: bool,
+    cancel_gracefully: Option<bool>,
+}
+
+impl Request {
+    fn can_cancel_gracefully(&self) -> bool {
+        let features = self.info.as_ref().and_then(|info| info.features.as_ref());
+        features.and_then(|features| features.cancel_gracefully).unwrap_or(false)
+    }
 }
 
 /// POST /api/v4/jobs/request
@@ -50,7 +54,7 @@ pub(super) async fn request(
         let changed = server.ledger.queue.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if let Some(job) = server.ledger.take(request.info.features.cancel_gracefully) {
+        if let Some(job) = server.ledger.take(request.can_cancel_gracefully()) {
             let payload = Json(server.payload(job));
             return Ok((StatusCode::CREATED, last_update(&server), payload).into_response());
         }

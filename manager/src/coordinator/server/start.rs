@@ -55,6 +55,7 @@ pub(crate) fn start(
         files: files.collect(),
         url: url.trim_end_matches('/').into(),
         git_dir: snapshot.git_dir.clone(),
+        is_shallow: snapshot.is_shallow,
         clones: Arc::new(Semaphore::new(options.limits.clones)),
         stop: CancellationToken::new(),
         pipeline,

@@ -20,6 +20,7 @@ use crate::coordinator::{
 pub(super) struct Server {
     pub(super) pipeline: Pipeline,
     pub(super) git_dir: PathBuf,
+    pub(super) is_shallow: bool,
     pub(super) options: Options,
     /// The server's address as jobs reach it, without a slash at its end.
     pub(super) url: String,
@@ -123,6 +124,7 @@ impl Server {
             repository_url: &format!("{scheme}://gitlab-ci-token:{token}@{rest}/{path}.git"),
             started_at: &taken.strftime("%FT%TZ").to_string(),
             pipeline_created_at: &created_at.strftime("%FT%TZ").to_string(),
+            is_shallow: self.is_shallow,
             seconds_in_queue: u64::try_from(waited).unwrap_or_default(),
             dependencies,
         };

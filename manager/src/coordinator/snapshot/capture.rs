@@ -1,7 +1,7 @@
 //! Makes the snapshot: an index of its own, a tree, a commit, and the refs that jobs fetch.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::Permissions,
     io,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{fs, process::Command};
+use tokio::{
+    fs::{self, File},
+    io::AsyncWriteExt,
+    process::Command,
+};
 
 use super::repository::Repository;
 use crate::coordinator::{
@@ -32,6 +36,8 @@ pub(crate) struct Snapshot {
     pub(crate) context: Context,
     /// Whether the commit was made for this snapshot; otherwise it is the user's HEAD.
     pub(crate) has_uncommitted_changes: bool,
+    /// Whether the history is cut off, because the user's clone is shallow.
+    pub(crate) is_shallow: bool,
     /// What the user should know although it stops nothing.
     pub(crate) notes: Vec<String>,
 }
@@ -55,10 +61,12 @@ pub(crate) enum SnapshotError {
         directory: PathBuf,
     },
     /// Files of the working tree that git could not take in.
-    #[error("git cannot read the working tree: {detail}; make the file readable, or ignore it")]
+    #[error("git cannot take in the working tree: {detail}; {hint}")]
     Unreadable {
         /// What git said.
         detail: String,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// A git command failed or took too long.
     #[error("cannot {step}")]
@@ -86,6 +94,17 @@ impl SnapshotError {
         }
     }
 
+    fn unreadable(detail: String) -> Self {
+        let hint = if detail.contains("does not have a commit checked out") {
+            "commit in that repository, or ignore it"
+        } else if detail.contains("No space left") {
+            "make room on the disk"
+        } else {
+            "make the file readable, or ignore it"
+        };
+        Self::Unreadable { detail, hint }
+    }
+
     fn io(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.into(), source }
     }
@@ -98,7 +117,8 @@ impl SnapshotError {
 /// See [`SnapshotError`]; `into` may be left with parts of a snapshot.
 pub(crate) async fn create(directory: &Path, into: &Path) -> Result<Snapshot, SnapshotError> {
     let repository = Repository::find(directory).await?;
-    let into = std::path::absolute(into).map_err(SnapshotError::io(into))?;
+    fs::create_dir_all(into).await.map_err(SnapshotError::io(into))?;
+    let into = fs::canonicalize(into).await.map_err(SnapshotError::io(into))?;
     let bare = init(&repository, &into).await?;
     let capture = Capture { repository: &repository, bare: &bare, index: into.join("index") };
     let tree = capture.tree().await?;
@@ -111,6 +131,8 @@ pub(crate) async fn create(directory: &Path, into: &Path) -> Result<Snapshot, Sn
         (head, _) => (capture.commit(&tree).await?, head.clone(), true),
     };
     capture.refs(&sha).await?;
+    // Only the copy of an index; a tree without files has none.
+    drop(fs::remove_file(&capture.index).await);
     if repository.is_partial {
         capture.check_complete(&sha).await?;
         notes.push("this is a partial clone: jobs see one commit, without its history".into());
@@ -123,7 +145,8 @@ pub(crate) async fn create(directory: &Path, into: &Path) -> Result<Snapshot, Sn
         user: repository.user.clone(),
         config_path: Context::default().config_path,
     };
-    Ok(Snapshot { git_dir: bare, context, has_uncommitted_changes: made, notes })
+    let is_shallow = repository.shallow.is_some();
+    Ok(Snapshot { git_dir: bare, context, has_uncommitted_changes: made, is_shallow, notes })
 }
 
 /// An empty bare repository that borrows the user's objects.
@@ -171,17 +194,36 @@ impl Capture<'_> {
     /// The tree of all files that are not ignored. A copy of the user's index to start from
     /// means that only changed files are read.
     async fn tree(&self) -> Result<String, SnapshotError> {
-        if self.repository.index.is_file() {
-            let copied = fs::copy(&self.repository.index, &self.index).await;
-            copied.map_err(SnapshotError::io(&self.index))?;
+        self.copy_index().await.map_err(SnapshotError::io(&self.index))?;
+        let mut add = self.command(&["add", "--all", "--", "."]);
+        // The snapshot may be made inside the working tree; it must not take itself in.
+        if let Ok(inside) = self.bare.strip_prefix(&self.repository.top)
+            && let Some(inside) = inside.parent().filter(|inside| *inside != Path::new(""))
+        {
+            let mut exclude = OsString::from(":(exclude,literal)");
+            exclude.push(inside);
+            add.arg(exclude);
         }
-        let added = git::output(self.command(&["add", "--all", "."]), None, SLOW).await;
-        added.map_err(|error| match error {
-            GitError::Failed(detail) => SnapshotError::Unreadable { detail },
+        git::output(add, None, SLOW).await.map_err(|error| match error {
+            GitError::Failed(detail) => SnapshotError::unreadable(detail),
             error => SnapshotError::git("read the working tree")(error),
         })?;
         let tree = git::output(self.command(&["write-tree"]), None, SLOW).await;
         tree.map(git::line).map_err(SnapshotError::git("write the tree"))
+    }
+
+    /// The copy keeps the index's time: git looks closely at files that are as young as their
+    /// index, because an edit within the same second does not show otherwise.
+    async fn copy_index(&self) -> io::Result<()> {
+        let mut index = match File::open(&self.repository.index).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let modified = index.metadata().await?.modified()?;
+        let mut copy = File::create(&self.index).await?;
+        tokio::io::copy(&mut index, &mut copy).await?;
+        copy.flush().await?;
+        copy.into_std().await.set_modified(modified)
     }
 
     async fn head_tree(&self) -> Result<Option<String>, SnapshotError> {
@@ -236,12 +278,29 @@ impl Capture<'_> {
         let head = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
         fs::write(&file, [head, packed].concat()).await.map_err(SnapshotError::io(&file))?;
         let branch = format!("refs/heads/{}", self.repository.branch);
+        self.default_branch(&branch).await?;
         let updates = format!("update {branch} {sha}\nupdate refs/pipelines/{PIPELINE_ID} {sha}\n");
         let mut update = git::command(self.bare);
         update.args(["update-ref", "--stdin"]);
         git::output(update, Some(updates.as_bytes()), QUICK).await.map_err(&step)?;
         let head = ["symbolic-ref", "HEAD", &branch];
         git::run(self.bare, &head, QUICK).await.map(drop).map_err(&step)
+    }
+
+    /// Gives jobs the default branch as the remote has it, when the user has none of their own.
+    async fn default_branch(&self, branch: &str) -> Result<(), SnapshotError> {
+        let name = &self.repository.project.default_branch;
+        let local = format!("refs/heads/{name}");
+        let remote = format!("refs/remotes/origin/{name}^{{commit}}");
+        let known = ["rev-parse", "--verify", "--quiet", &local];
+        let theirs = ["rev-parse", "--verify", "--quiet", &remote];
+        if local == branch || git::run(&self.repository.top, &known, QUICK).await.is_ok() {
+            return Ok(());
+        }
+        let Ok(sha) = git::run(&self.repository.top, &theirs, QUICK).await else { return Ok(()) };
+        let update = ["update-ref", &local, &git::line(sha)];
+        let updated = git::run(self.bare, &update, QUICK).await;
+        updated.map(drop).map_err(SnapshotError::git("write the refs"))
     }
 
     async fn check_complete(&self, sha: &str) -> Result<(), SnapshotError> {

@@ -44,6 +44,7 @@ impl Repository {
             }
             Err(error) => return Err(SnapshotError::git("find the repository")(error)),
         };
+        let top = std::fs::canonicalize(&top).unwrap_or(top);
         let query = Query { top: &top };
         let branch = query.optional(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
         let head = query.optional(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await?;

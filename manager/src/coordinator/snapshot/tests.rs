@@ -196,9 +196,12 @@ async fn a_shallow_clone() {
     let snapshot = sandbox.snapshot(&top).await;
     assert_eq!(git(&snapshot.git_dir, &["rev-list", "--count", "HEAD"]), "3");
     let bare = format!("file://{}", snapshot.git_dir.display());
-    for (name, depth) in [("one", "--depth=1"), ("twenty", "--depth=20")] {
-        git(sandbox.root.path(), &["clone", "--quiet", depth, &bare, name]);
+    assert!(snapshot.is_shallow);
+    for (name, depth) in [("one", "1"), ("twenty", "20"), ("all", "2147483647")] {
+        let depth = format!("--depth={depth}");
+        git(sandbox.root.path(), &["clone", "--quiet", &depth, &bare, name]);
         assert_eq!(fs::read_to_string(sandbox.path(name).join("new")).expect("there"), "new");
+        git(&sandbox.path(name), &["log", "--oneline", "main"]);
     }
 }
 
@@ -216,6 +219,57 @@ async fn a_partial_clone_is_cut_to_one_commit() {
     assert!(snapshot.notes[0].contains("partial clone"), "{:?}", snapshot.notes);
     let bare = format!("file://{}", snapshot.git_dir.display());
     git(sandbox.root.path(), &["clone", "--quiet", &bare, "clone"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_inside_the_tree_does_not_take_itself_in() {
+    let sandbox = Sandbox::new();
+    let top = sandbox.repository("app");
+    fs::write(top.join("new"), "new").expect("written");
+    let snapshot = create(&top, &top.join("tmp [x]/run")).await.expect("a snapshot");
+    assert_eq!(files_of(&snapshot), [".gitignore", "a.txt", "new"]);
+    fs::remove_dir_all(top.join("tmp [x]")).expect("removed");
+    assert_eq!(git(&top, &["status", "--porcelain"]), "?? new");
+}
+
+/// An edit in the second of the commit, of the same length, is invisible to a careless look.
+#[tokio::test]
+async fn an_edit_right_after_a_commit_is_seen() {
+    let sandbox = Sandbox::new();
+    let top = sandbox.repository("app");
+    fs::write(top.join("a.txt"), "two\n").expect("written");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let snapshot = sandbox.snapshot(&top).await;
+    assert_eq!(content(&snapshot, "a.txt"), "two");
+}
+
+#[tokio::test]
+async fn the_default_branch_comes_from_the_remote_if_need_be() {
+    let sandbox = Sandbox::new();
+    let origin = sandbox.repository("origin");
+    let url = format!("file://{}", origin.display());
+    git(sandbox.root.path(), &["clone", "--quiet", &url, "clone"]);
+    let top = sandbox.path("clone");
+    git(&top, &["checkout", "--quiet", "-b", "topic"]);
+    git(&top, &["branch", "--quiet", "-D", "main"]);
+    let snapshot = sandbox.snapshot(&top).await;
+    let main = git(&origin, &["rev-parse", "main"]);
+    assert_eq!(git(&snapshot.git_dir, &["rev-parse", "refs/heads/main"]), main);
+    assert_eq!(snapshot.context.commit.branch, "topic");
+    assert_eq!(snapshot.context.project.default_branch, "main");
+}
+
+#[tokio::test]
+async fn variables_of_a_hook_do_not_mislead() {
+    let sandbox = Sandbox::new();
+    let top = sandbox.repository("app");
+    let mut command = crate::coordinator::git::command(&top);
+    command.args(["rev-parse", "--show-toplevel"]);
+    let removed: Vec<_> =
+        command.as_std().get_envs().filter(|(_, value)| value.is_none()).collect();
+    for name in ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY"] {
+        assert!(removed.iter().any(|(variable, _)| *variable == name), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -309,8 +363,11 @@ async fn what_cannot_be_captured_says_so() {
     let top = sandbox.repository("app");
     fs::create_dir(top.join("nested")).expect("created");
     git(&top.join("nested"), &["init", "--quiet"]);
-    let before = state(&top);
     let error = create(&top, &sandbox.path("run")).await.expect_err("no commit in nested");
     assert!(error.to_string().contains("nested"), "{error}");
-    assert_eq!(state(&top), before);
+    assert!(error.to_string().ends_with("commit in that repository, or ignore it"), "{error}");
+    fs::remove_dir_all(top.join("nested")).expect("removed");
+    let fifo = Command::new("mkfifo").arg(top.join("pipe")).status();
+    assert!(fifo.expect("mkfifo runs").success());
+    create(&top, &sandbox.path("run")).await.expect("a pipe that git does not know is no file");
 }
