@@ -6,11 +6,13 @@
 mod binary;
 mod connection;
 mod line;
+mod own_key;
 mod prepare;
 mod ssh;
 
 pub(crate) use binary::Agents;
 pub(crate) use connection::Connection;
 pub(crate) use line::AgentLine;
+pub(crate) use own_key::OwnKey;
 pub(crate) use prepare::{Preparation, PrepareError, Remembered};
-pub(crate) use ssh::{Access, OwnKey};
+pub(crate) use ssh::Access;

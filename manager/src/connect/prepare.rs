@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::binary::{AgentBinary, Agents, Packing};
 use super::connection::{Connection, Facts};
-use super::ssh::{Access, DialError, OwnKey, Session};
+use super::own_key::OwnKey;
+use super::ssh::{Access, DialError, Session};
 
 /// Looking at an instance takes one command.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::own_key::OwnKey;
 use crate::secret::Secret;
 
 /// A peer that is gone is noticed after interval × (max + 1) = 9 s.
@@ -59,52 +60,6 @@ pub(crate) enum DialError {
     NoLogin(String),
 }
 
-/// A key of the manager's own, added to each instance while it is prepared: what a plugin
-/// provides may end with the plugin.
-#[derive(Clone, Debug)]
-pub(crate) struct OwnKey {
-    private: Arc<PrivateKey>,
-    /// The line for `authorized_keys`.
-    pub(crate) public_line: String,
-}
-
-impl OwnKey {
-    /// Reads the key of a group, or makes it; 0600.
-    pub(crate) fn read_or_make(path: &std::path::Path) -> std::io::Result<Self> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let invalid = |error: russh::keys::ssh_key::Error| {
-            let text = format!("{}: {error}; remove the file to have a new key", path.display());
-            std::io::Error::new(std::io::ErrorKind::InvalidData, text)
-        };
-        let private = match std::fs::read_to_string(path) {
-            Ok(pem) => PrivateKey::from_openssh(pem).map_err(invalid)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let key = new_key().map_err(invalid)?;
-                let pem = key.to_openssh(russh::keys::ssh_key::LineEnding::LF).map_err(invalid)?;
-                let mut file = std::fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)?;
-                file.write_all(pem.as_bytes())?;
-                key
-            }
-            Err(error) => return Err(error),
-        };
-        let public = private.public_key().to_openssh().map_err(invalid)?;
-        let public_line = format!("{} mayfly", public.trim());
-        Ok(Self { private: Arc::new(private), public_line })
-    }
-}
-
-fn new_key() -> Result<PrivateKey, russh::keys::ssh_key::Error> {
-    let mut seed = [0; 32];
-    rand::fill(&mut seed);
-    let pair = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&seed);
-    PrivateKey::new(pair.into(), "mayfly")
-}
-
 /// How to reach an instance and log in: as the plugin says, and with our own key.
 #[derive(Clone)]
 pub(crate) struct Access {
@@ -140,8 +95,7 @@ impl Access {
             return Err(DialError::NoLogin("the plugin gives no address for the instance".into()));
         }
         let (host, port) = split_port(address, connector.protocol_port.unwrap_or(SSH_PORT));
-        let mut logins: Vec<Login> =
-            own.iter().map(|key| Login::Key(Arc::clone(&key.private))).collect();
+        let mut logins: Vec<Login> = own.iter().map(|key| Login::Key(key.private())).collect();
         if connector.key.is_empty() {
             logins.push(Login::Password(Secret::new(connector.password.clone())));
         } else {
@@ -425,18 +379,5 @@ mod tests {
         for (address, (host, port)) in cases {
             assert_eq!(split_port(address, 22), (host.to_owned(), port), "{address}");
         }
-    }
-
-    #[test]
-    fn the_own_key_is_made_once_and_kept_private() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("key");
-        let made = OwnKey::read_or_make(&path).expect("made");
-        let read = OwnKey::read_or_make(&path).expect("read");
-        assert_eq!(made.public_line, read.public_line);
-        assert!(made.public_line.starts_with("ssh-ed25519 "), "{}", made.public_line);
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
     }
 }
