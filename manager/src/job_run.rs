@@ -5,6 +5,7 @@
 //! it, the job may have begun to change the world: a lost instance is a system failure
 //! with its true cause.
 
+mod deliver;
 mod follow;
 mod log;
 

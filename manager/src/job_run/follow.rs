@@ -1,20 +1,19 @@
 //! Follows a job that has begun: its log to the server, the server's wishes to it, over
 //! as many connections as it takes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use job::outcome::{FailureReason, Outcome};
 use job::wire::{
-    Abort, Attach, Cancel, Credit, Done, Finished as AgentFinished, Go, from_agent, to_agent,
+    Abort, Attach, Cancel, Credit, Finished as AgentFinished, Go, from_agent, to_agent,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::interrupted;
-use super::log::{Delivery, Ended, Pending, Sent, UPDATE_INTERVAL, final_state};
+use super::log::{Ended, Pending, Sent, UPDATE_INTERVAL};
 use crate::connect::AgentLine;
 use crate::events::JobStep;
-use crate::gitlab::{Ack, Finished, JobState};
+use crate::gitlab::{Ack, JobState};
 use crate::group::Acquisition;
 use crate::runner::Runner;
 use crate::secret::Secret;
@@ -55,18 +54,18 @@ enum Stop {
 
 /// One job that runs.
 pub(crate) struct Follow<'a> {
-    runner: &'a Runner,
-    record: JobRecord,
-    token: Secret,
-    acquisition: Acquisition,
-    line: Option<AgentLine>,
-    pending: Pending,
+    pub(super) runner: &'a Runner,
+    pub(super) record: JobRecord,
+    pub(super) token: Secret,
+    pub(super) acquisition: Acquisition,
+    pub(super) line: Option<AgentLine>,
+    pub(super) pending: Pending,
     credit: u64,
     /// What the server says of the job.
-    server: JobState,
+    pub(super) server: JobState,
     interrupting: bool,
     update_interval: Duration,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 impl<'a> Follow<'a> {
@@ -191,7 +190,7 @@ impl<'a> Follow<'a> {
     }
 
     /// A new line to the job, over the instance's connection of now. An error is final.
-    async fn join(
+    pub(super) async fn join(
         acquisition: &Acquisition,
         record: &JobRecord,
         from: u64,
@@ -211,7 +210,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn joined(&mut self, line: AgentLine) {
+    pub(super) async fn joined(&mut self, line: AgentLine) {
         self.line = Some(line);
         self.credit = 0;
         self.give_credit().await;
@@ -306,7 +305,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Lets the agent send on, as the server takes the log.
-    async fn give_credit(&mut self) {
+    pub(super) async fn give_credit(&mut self) {
         let until = self.pending.stored + WINDOW_BYTES;
         if until > self.credit + WINDOW_BYTES / 4 || self.credit == 0 {
             self.credit = until;
@@ -315,7 +314,7 @@ impl<'a> Follow<'a> {
     }
 
     /// A line that does not take a word is lost; listening will notice.
-    async fn say(&mut self, message: to_agent::Message) {
+    pub(super) async fn say(&mut self, message: to_agent::Message) {
         if let Some(line) = &self.line
             && let Err(error) = line.say(message).await
         {
@@ -332,122 +331,5 @@ impl<'a> Follow<'a> {
         }
         rest.extend_from_slice(outcome.last_line().as_bytes());
         rest
-    }
-
-    /// Brings the whole log and the final state to the server.
-    pub(super) async fn deliver(&mut self, finished: &AgentFinished) {
-        let mut delivery = Delivery::default();
-        let state = final_state(
-            &self.outcome,
-            &self.record.failure_reasons,
-            Some((finished.log_bytes, finished.log_crc32)),
-        );
-        loop {
-            if self.server == JobState::Over {
-                return;
-            }
-            if !self.deliver_log(finished, &mut delivery).await {
-                return;
-            }
-            match self.runner.client.finish(self.record.job, &self.token, &state).await {
-                Ok(Finished::Accepted | Finished::Over) => return,
-                Ok(Finished::NotYet(ack)) => {
-                    tokio::time::sleep(ack.update_interval.unwrap_or(UPDATE_INTERVAL)).await;
-                }
-                Ok(Finished::LogDiffers) if delivery.resend() => {
-                    tracing::info!("the server's log is not the whole, sending it again");
-                    self.restart_log(0).await;
-                }
-                Ok(Finished::LogDiffers) => {
-                    tracing::error!("the server keeps saying that the log is not the whole");
-                    return;
-                }
-                Err(error) => {
-                    if !delivery.wait(&error).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends the log to its end. `false` if the server will not have it.
-    async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
-        while self.pending.stored < finished.log_bytes {
-            if self.pending.is_empty() {
-                self.give_credit().await;
-                if !self.read_on().await {
-                    tracing::error!("the end of the log was lost with its instance");
-                    return true;
-                }
-                continue;
-            }
-            match self.pending.send(self.runner, self.record.job, &self.token).await {
-                Ok(Sent::Ack(ack)) => {
-                    delivery.backoff.succeeded();
-                    if ack.is_some_and(|ack| ack.job == JobState::Over) {
-                        self.server = JobState::Over;
-                        return false;
-                    }
-                }
-                Ok(Sent::NeedFrom(at)) => {
-                    if !delivery.resend() {
-                        return true;
-                    }
-                    self.restart_log(at).await;
-                }
-                Err(error) => {
-                    if !delivery.wait(&error).await {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    async fn restart_log(&mut self, at: u64) {
-        self.pending.restart(at);
-        self.line = None;
-    }
-
-    /// Reads some more of the log of a job that has ended. `false` if there is no way.
-    async fn read_on(&mut self) -> bool {
-        loop {
-            let Some(line) = &mut self.line else {
-                match Self::join(&self.acquisition, &self.record, self.pending.end()).await {
-                    Ok(line) => self.joined(line).await,
-                    Err(_) => return false,
-                }
-                continue;
-            };
-            match line.next().await {
-                Some(from_agent::Message::Log(log)) => {
-                    if self.pending.take(log.offset, &log.data).is_ok() && !self.pending.is_empty()
-                    {
-                        return true;
-                    }
-                }
-                Some(from_agent::Message::Refused(_)) => return false,
-                Some(_) => {}
-                None => self.line = None,
-            }
-        }
-    }
-
-    /// The agent may forget the job: the server has all of it.
-    pub(super) async fn done(&mut self) {
-        if self.line.is_none()
-            && let Some(connection) = self.acquisition.bound_connection().map(Arc::clone)
-            && let Ok(line) = connection.attach(&self.record.job_key, self.pending.end()).await
-        {
-            self.line = Some(line);
-        }
-        self.say(to_agent::Message::Done(Done {})).await;
-        // The slot is free once the agent has gone.
-        if let Some(line) = &mut self.line {
-            let gone = async { while line.next().await.is_some() {} };
-            let _ = tokio::time::timeout(Duration::from_secs(2), gone).await;
-        }
     }
 }

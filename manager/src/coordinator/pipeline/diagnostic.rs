@@ -105,7 +105,8 @@ impl<'a> Source<'a> {
         let to = last.map_or(self.text.len(), |start| start - 1);
         let window = &self.text[from..to.max(from)];
         if window.len() > LINE_LIMIT {
-            return self.render_without_lines(span, message, hint);
+            let Position { line, column } = self.position(span.start);
+            return without_lines(message, &format!("\n --> {}:{line}:{column}", self.name), hint);
         }
         let end = span.end.min(self.line_end(span.start)).max(span.start);
         let caret = AnnotationKind::Primary.span(span.start - from..end - from);
@@ -120,15 +121,6 @@ impl<'a> Source<'a> {
             group = group.element(Level::HELP.message(wrap(hint, HINT_WIDTH)));
         }
         printable(&Renderer::plain().term_width(WIDTH).render(&[group]))
-    }
-
-    fn render_without_lines(&self, span: Span, message: &str, hint: Option<&str>) -> String {
-        let Position { line, column } = self.position(span.start);
-        let mut text = format!("error: {message}\n --> {}:{line}:{column}", self.name);
-        if let Some(hint) = hint {
-            text.push_str(&format!("\n  = help: {hint}"));
-        }
-        text
     }
 }
 
@@ -162,11 +154,7 @@ impl<'a> Findings<'a> {
     /// Records an error that no line is to blame for; such errors come first.
     pub(super) fn error_without_place(&mut self, message: impl Into<String>, hint: Option<String>) {
         let message = message.into();
-        let mut rendering = format!("error: {}", wrap(&message, WIDTH - "error: ".len()));
-        if let Some(hint) = &hint {
-            let hint = wrap(hint, HINT_WIDTH).replace('\n', "\n          ");
-            rendering.push_str(&format!("\n  = help: {hint}"));
-        }
+        let rendering = without_lines(&message, "", hint.as_deref());
         let file = self.source.name.to_string();
         self.found.push((0, Diagnostic { file, position: None, message, hint, rendering }));
     }
@@ -204,6 +192,15 @@ pub(super) fn quoted(name: &str) -> String {
         .collect();
     let rest = if name.chars().count() > LIMIT { "…" } else { "" };
     format!("`{escaped}{rest}`")
+}
+
+fn without_lines(message: &str, place: &str, hint: Option<&str>) -> String {
+    let mut text = format!("error: {}{place}", wrap(message, WIDTH - "error: ".len()));
+    if let Some(hint) = hint {
+        let hint = wrap(hint, HINT_WIDTH).replace('\n', "\n          ");
+        text.push_str(&format!("\n  = help: {hint}"));
+    }
+    text
 }
 
 /// `text` without characters that could command a terminal.

@@ -1,0 +1,133 @@
+//! The end of a job that its agent told of: the rest of the log, the final state, and the
+//! word to the agent that nothing more is needed of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use job::wire::{Done, Finished as AgentFinished, from_agent, to_agent};
+
+use super::follow::Follow;
+use super::log::{Delivery, Sent, UPDATE_INTERVAL, final_state};
+use crate::gitlab::{Finished, JobState};
+
+/// An agent that was told that all is done ends at once; its slot is free then.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
+impl Follow<'_> {
+    /// Brings the whole log and the final state to the server.
+    pub(super) async fn deliver(&mut self, finished: &AgentFinished) {
+        let mut delivery = Delivery::default();
+        let state = final_state(
+            &self.outcome,
+            &self.record.failure_reasons,
+            Some((finished.log_bytes, finished.log_crc32)),
+        );
+        loop {
+            if self.server == JobState::Over {
+                return;
+            }
+            if !self.deliver_log(finished, &mut delivery).await {
+                return;
+            }
+            match self.runner.client.finish(self.record.job, &self.token, &state).await {
+                Ok(Finished::Accepted | Finished::Over) => return,
+                Ok(Finished::NotYet(ack)) => {
+                    tokio::time::sleep(ack.update_interval.unwrap_or(UPDATE_INTERVAL)).await;
+                }
+                Ok(Finished::LogDiffers) if delivery.resend() => {
+                    tracing::info!("the server's log is not the whole, sending it again");
+                    self.restart_log(0).await;
+                }
+                Ok(Finished::LogDiffers) => {
+                    tracing::error!("the server keeps saying that the log is not the whole");
+                    return;
+                }
+                Err(error) => {
+                    if !delivery.wait(&error).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the log to its end. `false` if the server will not have it.
+    async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
+        while self.pending.stored < finished.log_bytes {
+            if self.pending.is_empty() {
+                self.give_credit().await;
+                if !self.read_on().await {
+                    tracing::error!("the end of the log was lost with its instance");
+                    return true;
+                }
+                continue;
+            }
+            match self.pending.send(self.runner, self.record.job, &self.token).await {
+                Ok(Sent::Ack(ack)) => {
+                    delivery.backoff.succeeded();
+                    if ack.is_some_and(|ack| ack.job == JobState::Over) {
+                        self.server = JobState::Over;
+                        return false;
+                    }
+                }
+                Ok(Sent::NeedFrom(at)) => {
+                    if !delivery.resend() {
+                        return true;
+                    }
+                    self.restart_log(at).await;
+                }
+                Err(error) => {
+                    if !delivery.wait(&error).await {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    async fn restart_log(&mut self, at: u64) {
+        self.pending.restart(at);
+        self.line = None;
+    }
+
+    /// Reads some more of the log of a job that has ended. `false` if there is no way.
+    async fn read_on(&mut self) -> bool {
+        loop {
+            let Some(line) = &mut self.line else {
+                match Self::join(&self.acquisition, &self.record, self.pending.end()).await {
+                    Ok(line) => self.joined(line).await,
+                    Err(_) => return false,
+                }
+                continue;
+            };
+            match line.next().await {
+                Some(from_agent::Message::Log(log)) => {
+                    if self.pending.take(log.offset, &log.data).is_ok() && !self.pending.is_empty()
+                    {
+                        return true;
+                    }
+                }
+                Some(from_agent::Message::Refused(_)) => return false,
+                Some(_) => {}
+                None => self.line = None,
+            }
+        }
+    }
+
+    /// The agent may forget the job: the server has all of it.
+    pub(super) async fn done(&mut self) {
+        if self.line.is_none()
+            && let Some(connection) = self.acquisition.bound_connection().map(Arc::clone)
+            && let Ok(line) = connection.attach(&self.record.job_key, self.pending.end()).await
+        {
+            self.line = Some(line);
+        }
+        self.say(to_agent::Message::Done(Done {})).await;
+        // The slot is free once the agent has gone.
+        if let Some(line) = &mut self.line {
+            let gone = async { while line.next().await.is_some() {} };
+            let _ = tokio::time::timeout(LEAVE_LIMIT, gone).await;
+        }
+    }
+}
