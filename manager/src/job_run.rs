@@ -72,6 +72,7 @@ pub(crate) async fn run(
     let detaching = runner.shared.detaching.clone();
     let (ack, placed) = tokio::select! {
         both = async { tokio::join!(placing.acknowledge(), placing.place(reservation)) } => both,
+        ack = placing.withdrawn() => (Some(ack), Err(interrupted())),
         () = aborting.cancelled() => (None, Err(interrupted())),
         () = detaching.cancelled() => (None, Err(interrupted())),
     };
@@ -79,12 +80,10 @@ pub(crate) async fn run(
         tracing::info!("the server has given the job to someone else, or canceled it");
         return;
     }
-    let placed = match placed {
-        Ok(placed) if ack.is_some_and(|ack| ack.job == JobState::Canceling) => {
-            drop(placed);
-            Err(Outcome::failure(FailureReason::JobCanceled, "canceled"))
-        }
-        placed => placed,
+    let placed = if ack.is_some_and(|ack| ack.job == JobState::Canceling) {
+        Err(Outcome::failure(FailureReason::JobCanceled, "canceled"))
+    } else {
+        placed
     };
     let told = match placed {
         Ok(placed) => placing.begin(placed).await,
@@ -154,6 +153,22 @@ impl Placing<'_> {
                     }
                     tokio::time::sleep(pause).await;
                 }
+            }
+        }
+    }
+
+    /// Resolves when the server wants the job back while it still waits for its slot. Tells
+    /// it meanwhile that the job is alive.
+    async fn withdrawn(&self) -> Ack {
+        let token = Secret::new(self.job.token.clone());
+        let mut interval = log::UPDATE_INTERVAL;
+        loop {
+            tokio::time::sleep(interval).await;
+            if let Ok(ack) = self.runner.client.touch(self.job.id, &token).await {
+                if ack.job != JobState::Running {
+                    return ack;
+                }
+                interval = ack.update_interval.unwrap_or(interval);
             }
         }
     }

@@ -15,6 +15,8 @@ const WIDTH: usize = 80;
 const HINT_WIDTH: usize = WIDTH - "      = help: ".len();
 /// Source lines shown before and after the one that is pointed at.
 const CONTEXT_LINES: usize = 1;
+/// Most carets under one finding.
+const CARET_LIMIT: usize = 50;
 /// Longest part of a source line that is rendered, in bytes: a minified file stays readable.
 const LINE_LIMIT: usize = 2000;
 
@@ -108,7 +110,9 @@ impl<'a> Source<'a> {
             let Position { line, column } = self.position(span.start);
             return without_lines(message, &format!("\n --> {}:{line}:{column}", self.name), hint);
         }
-        let end = span.end.min(self.line_end(span.start)).max(span.start);
+        let limit = self.text[span.start..].char_indices().nth(CARET_LIMIT);
+        let limit = limit.map_or(self.text.len(), |(length, _)| span.start + length);
+        let end = span.end.min(self.line_end(span.start)).min(limit).max(span.start);
         let caret = AnnotationKind::Primary.span(span.start - from..end - from);
         let snippet = Snippet::source(window)
             .path(self.name)
