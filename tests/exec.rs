@@ -62,11 +62,16 @@ struct Ran {
 impl Ran {
     fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 }
 
@@ -99,7 +104,10 @@ fn a_pipeline_passes_with_artifacts_needs_and_what_is_not_committed() {
     let json = ran.json();
     assert_eq!(json["outcome"], "success");
     let build = log(&json, "build");
-    assert!(build.contains("not committed\ncommitted\n") && build.contains("\nbefore\n"), "{build}");
+    assert!(
+        build.contains("not committed\ncommitted\n") && build.contains("\nbefore\n"),
+        "{build}"
+    );
     let test = log(&json, "test");
     assert!(test.contains("\nhello\n") && test.contains("after success"), "{test}");
     assert_eq!(job(&json, "wobbly")["exit_code"], 4);
@@ -115,7 +123,14 @@ fn a_failure_shows_the_end_of_its_log_and_where_the_time_went() {
     );
     let ran = repository.exec(&[]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    for text in ["the last words", "exit code 3", "- second: skipped", "seconds", "pipeline failed", "logs: "] {
+    for text in [
+        "the last words",
+        "exit code 3",
+        "- second: skipped",
+        "seconds",
+        "pipeline failed",
+        "logs: ",
+    ] {
         assert!(ran.stdout.contains(text), "{text} in {}", ran.stdout);
     }
     let widest = ran.stdout.lines().filter(|line| !line.contains('\x1b') && !line.contains('/'));
@@ -129,7 +144,8 @@ fn jobs_named_on_the_command_line_bring_what_they_need() {
     );
     let ran = repository.exec(&["--json", "b"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    let names: Vec<_> = ran.json()["jobs"].as_array().expect("jobs").iter().map(|j| j["name"].clone()).collect();
+    let names: Vec<_> =
+        ran.json()["jobs"].as_array().expect("jobs").iter().map(|j| j["name"].clone()).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
@@ -146,7 +162,8 @@ fn an_interrupt_stops_jobs_and_leaves_nothing() {
     support::until("the job runs", Duration::from_secs(60), || {
         processes::mentioning(&marker).iter().any(|process| process.runs("sleep"))
     });
-    let mayfly = processes::Process::read(i32::try_from(child.id()).expect("a pid")).expect("it runs");
+    let mayfly =
+        processes::Process::read(i32::try_from(child.id()).expect("a pid")).expect("it runs");
     mayfly.signal(rustix::process::Signal::INT);
     let ran = Ran::of(child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(130), "{}{}", ran.stdout, ran.stderr);

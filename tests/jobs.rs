@@ -17,7 +17,8 @@ fn everywhere(test: impl Fn(&GitLab, Runner)) {
 /// A log without the time headers and colours.
 fn plain(trace: &str) -> String {
     let without_header = |line: &str| {
-        let is_stamped = line.len() > 32 && line.as_bytes()[10] == b'T' && line.as_bytes()[26] == b'Z';
+        let is_stamped =
+            line.len() > 32 && line.as_bytes()[10] == b'T' && line.as_bytes()[26] == b'Z';
         if is_stamped { line[32..].to_owned() } else { line.to_owned() }
     };
     trace.lines().map(|line| without_header(line) + "\n").collect()
@@ -179,9 +180,10 @@ fn sources_are_cloned_then_fetched_and_artifacts_handed_on() {
         let first = gitlab.enqueue(build.clone());
         gitlab.wait_for(first, State::Success, seconds(60));
         repository.commit(&[("file", "two")]);
-        let uses = JobSpec::script(["cat file out/deep/made", "git status --short", "test ! -e stray"])
-            .git(&repository)
-            .needs(first);
+        let uses =
+            JobSpec::script(["cat file out/deep/made", "git status --short", "test ! -e stray"])
+                .git(&repository)
+                .needs(first);
         let second = gitlab.enqueue(uses);
         gitlab.wait_for(second, State::Success, seconds(60));
         let trace = plain(&gitlab.trace(second));

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use support::{Endpoint, Event, Fault, GitLab, JobSpec, Manager, Runner, Sshd, State, processes, seconds};
+use support::{
+    Endpoint, Event, Fault, GitLab, JobSpec, Manager, Runner, Sshd, State, processes, seconds,
+};
 
 /// A line each 50 ms, and an exit code that nobody invents.
 fn talking(lines: u32) -> JobSpec {
@@ -43,7 +45,10 @@ fn a_running_job_survives_kill_9_of_the_manager() {
         std::thread::sleep(seconds(1));
         manager.restart();
         let audit = gitlab.wait_for(job, State::Failed, seconds(60));
-        assert_eq!((audit.exit_code, audit.failure_reason.as_deref()), (Some(23), Some("script_failure")));
+        assert_eq!(
+            (audit.exit_code, audit.failure_reason.as_deref()),
+            (Some(23), Some("script_failure"))
+        );
         assert_whole(&gitlab.trace(job), 100);
         let next = gitlab.enqueue(JobSpec::script(["echo next"]));
         gitlab.wait_for(next, State::Success, seconds(60));
@@ -51,7 +56,9 @@ fn a_running_job_survives_kill_9_of_the_manager() {
 }
 
 fn processes_gone(manager: &Manager, within: Duration) {
-    support::wait::until("no plugin process is left", within, || manager.plugin_processes().is_empty());
+    support::wait::until("no plugin process is left", within, || {
+        manager.plugin_processes().is_empty()
+    });
 }
 
 #[test]
@@ -202,11 +209,7 @@ fn a_cut_connection_costs_a_job_nothing() {
 
 #[test]
 fn an_outage_of_the_server_loses_no_byte_and_no_result() {
-    let faults = [
-        Fault::status(500),
-        Fault::status(503),
-        Fault::retry_after(429, "99999999"),
-    ];
+    let faults = [Fault::status(500), Fault::status(503), Fault::retry_after(429, "99999999")];
     for fault in faults {
         let gitlab = GitLab::start();
         gitlab.set_update_interval(seconds(1));

@@ -38,10 +38,21 @@ const CRATE_IMPORTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Pure files have no clock, no IO, no randomness, no async.
-const PURE: [&str; 5] =
-    ["scheduler/src", "job/src/compose", "job/src/trace", "job/src/sequence.rs", "job/src/variables.rs"];
+const PURE: [&str; 5] = [
+    "scheduler/src",
+    "job/src/compose",
+    "job/src/trace",
+    "job/src/sequence.rs",
+    "job/src/variables.rs",
+];
 const IMPURE: [&str; 8] = [
-    "tokio", "std::fs", "std::net", "std::process", "Instant::now", "SystemTime::now", "rand::",
+    "tokio",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "Instant::now",
+    "SystemTime::now",
+    "rand::",
     "async fn",
 ];
 
@@ -174,11 +185,17 @@ fn modules_of_the_manager_use_only_whom_they_may() {
     let mut faults = Vec::new();
     for (module, allowed) in MANAGER_IMPORTS {
         let places = [format!("manager/src/{module}.rs"), format!("manager/src/{module}")];
-        for file in places.iter().filter(|place| root().join(place).exists()).flat_map(|p| rust_files(p)) {
+        for file in
+            places.iter().filter(|place| root().join(place).exists()).flat_map(|p| rust_files(p))
+        {
             for (number, line) in text(&file).lines().enumerate() {
                 for used in modules_in(line) {
                     if used != module && !allowed.contains(&used.as_str()) {
-                        faults.push(format!("{}:{}: {module} uses {used}", file.display(), number + 1));
+                        faults.push(format!(
+                            "{}:{}: {module} uses {used}",
+                            file.display(),
+                            number + 1
+                        ));
                     }
                 }
             }
@@ -193,7 +210,8 @@ fn modules_in(line: &str) -> Vec<String> {
         let before = line[..at].chars().next_back();
         let is_path = before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
         let rest = &line[at + word.len()..];
-        let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        let name: String =
+            rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
         let is_module = rest[name.len()..].starts_with("::");
         (!is_path && is_module && !name.is_empty()).then_some(name)
     });
@@ -223,7 +241,8 @@ fn versions_of_dependencies_are_in_one_place() {
     let mut faults = Vec::new();
     for (manifest, _) in CRATE_IMPORTS.iter().filter(|(manifest, _)| *manifest != "Cargo.toml") {
         for line in text(Path::new(manifest)).lines() {
-            let is_dependency = line.contains(" = \"") && line.chars().next().is_some_and(char::is_lowercase);
+            let is_dependency =
+                line.contains(" = \"") && line.chars().next().is_some_and(char::is_lowercase);
             let known = ["name", "description", "path", "version", "doc"];
             let name = line.split([' ', '.']).next().unwrap_or_default();
             if is_dependency && !known.contains(&name) {

@@ -63,19 +63,17 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 fn from_files(dir: &Path) -> Result<ExitCode, Error> {
     let log = store::open_log(dir).map_err(Error::io("the job's log is lost"))?;
     let log_bytes = log.metadata().map_err(Error::io("the job's log is lost"))?.len();
-    let end = match store::read_result(dir) {
-        Some(finished) => from_agent::Message::Finished(finished),
-        None => {
-            if let Some(session) = store::read_session(dir) {
-                descendants::kill_session(session);
-            }
-            let message = "the agent was killed before the job ended".to_owned();
-            from_agent::Message::Lost(Lost { message, log_bytes })
-        }
-    };
     let line = Line::of_stdio().map_err(Error::io("cannot keep the channel"))?;
     let mut listener = Listener::new(line, log, None, Frames::default());
-    listener.end(end);
+    if let Some(finished) = store::read_result(dir) {
+        listener.finish(finished);
+    } else {
+        if let Some(session) = store::read_session(dir) {
+            descendants::kill_session(session);
+        }
+        let message = "the agent was killed before the job ended".to_owned();
+        listener.lose(Lost { message, log_bytes });
+    }
     while !listener.gone {
         let mut fds = vec![PollFd::from_borrowed_fd(listener.input(), PollFlags::IN)];
         if listener.is_writing() {

@@ -10,7 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
-use job::wire::{Frames, FromAgent, Log, Progress, ToAgent, encode, from_agent, to_agent};
+use job::wire::{
+    Finished, Frames, FromAgent, Log, Lost, Progress, ToAgent, encode, from_agent, to_agent,
+};
 use rustix::io::Errno;
 
 /// Most log bytes in one frame.
@@ -61,14 +63,12 @@ pub(crate) struct Listener {
     credit: u64,
     /// News that wait for room on the line.
     news: VecDeque<Progress>,
-    /// The end of the job, sent after the last log byte.
-    end: Option<from_agent::Message>,
-    /// The end is on its way.
-    ended: bool,
+    /// How the job ended, sent at once: the manager then knows how much log to expect.
+    finished: Option<Finished>,
+    /// That the agent died, sent after the last log byte: nothing follows it.
+    lost: Option<Lost>,
     /// What is left of the frame being written.
     writing: Vec<u8>,
-    /// Everything was sent, the end included.
-    pub(crate) told: bool,
     /// The manager is gone.
     pub(crate) gone: bool,
 }
@@ -84,10 +84,9 @@ impl Listener {
             position,
             credit: 0,
             news: VecDeque::new(),
-            end: None,
-            ended: false,
+            finished: None,
+            lost: None,
             writing: Vec::new(),
-            told: false,
             gone: false,
         }
     }
@@ -109,9 +108,14 @@ impl Listener {
         self.news.push_back(progress.clone());
     }
 
-    /// Says how the job ended, once all of its log was sent.
-    pub(crate) fn end(&mut self, end: from_agent::Message) {
-        self.end = Some(end);
+    /// Says how the job ended.
+    pub(crate) fn finish(&mut self, finished: Finished) {
+        self.finished = Some(finished);
+    }
+
+    /// Says that the job has no end, once all of its log was sent.
+    pub(crate) fn lose(&mut self, lost: Lost) {
+        self.lost = Some(lost);
     }
 
     /// Reads what the manager says.
@@ -161,7 +165,7 @@ impl Listener {
 
     /// Sends as much as the line takes. `log_bytes` is the size of the log.
     pub(crate) fn speak(&mut self, log_bytes: u64) {
-        while !self.gone && !self.told {
+        while !self.gone {
             if self.writing.is_empty() && !self.fill(log_bytes) {
                 return;
             }
@@ -173,7 +177,6 @@ impl Listener {
                 Err(Errno::INTR) => {}
                 Err(_) => self.gone = true,
             }
-            self.told = self.ended && self.writing.is_empty();
         }
     }
 
@@ -184,6 +187,8 @@ impl Listener {
         };
         let message = if let Some(progress) = self.news.pop_front() {
             from_agent::Message::Progress(progress)
+        } else if let Some(finished) = self.finished.take() {
+            from_agent::Message::Finished(finished)
         } else if position < log_bytes.min(self.credit) {
             let length = (log_bytes.min(self.credit) - position).min(LOG_FRAME_BYTES);
             let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
@@ -194,10 +199,9 @@ impl Listener {
             self.position = Some(position + length);
             from_agent::Message::Log(Log { offset: position, data })
         } else if position >= log_bytes
-            && let Some(end) = self.end.take()
+            && let Some(lost) = self.lost.take()
         {
-            self.ended = true;
-            end
+            from_agent::Message::Lost(lost)
         } else {
             return false;
         };

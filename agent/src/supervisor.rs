@@ -12,7 +12,7 @@ use job::plan::Plan;
 use job::sequence::{CancelEffect, Ended, Sequence, timeout};
 use job::trace::Trace;
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET};
-use job::wire::{Finished, Frames, Progress, from_agent};
+use job::wire::{Finished, Frames, Progress};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::Clock;
@@ -337,7 +337,7 @@ impl Supervisor {
         // finds no result and reports a system failure.
         let _ = self.store.finish(&finished);
         for listener in &mut self.listeners {
-            listener.end(from_agent::Message::Finished(finished.clone()));
+            listener.finish(finished.clone());
         }
     }
 

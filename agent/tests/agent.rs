@@ -169,10 +169,13 @@ impl Agent {
     }
 
     fn finished(&mut self) -> Finished {
-        match self.listen(|_| false) {
+        let finished = match self.listen(|_| false) {
             Some(from_agent::Message::Finished(finished)) => finished,
             other => panic!("{other:?} after {}", self.text()),
-        }
+        };
+        let end = self.listen(|agent| agent.from + agent.log.len() as u64 >= finished.log_bytes);
+        assert!(end.is_none(), "{end:?} after {}", self.text());
+        finished
     }
 
     fn text(&self) -> String {

@@ -86,6 +86,7 @@ fn guard(directory: &Path, plugin: &OsString) -> ExitCode {
         .arg(plugin)
         .stdin(Stdio::from(writer))
         .spawn();
+    let_go_of_outputs();
     let fate = match child {
         Ok(mut child) => match wait(&mut child) {
             Some(fate) => not_executed(reader).unwrap_or(fate),
@@ -101,6 +102,14 @@ fn guard(directory: &Path, plugin: &OsString) -> ExitCode {
         rustix::net::SendFlags::NOSIGNAL,
     );
     ExitCode::SUCCESS
+}
+
+/// Only the plugin holds its outputs: the host sees them end when it closes them.
+fn let_go_of_outputs() {
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
 }
 
 /// Waits for the plugin's end; `None` if the host's end came first.

@@ -140,6 +140,9 @@ async fn prepare(flags: &Flags, directory: &Path) -> Result<(Pipeline, snapshot:
         for note in pipeline.notes.iter().chain(&snapshot.notes) {
             eprintln!("note: {note}");
         }
+        if snapshot.has_uncommitted_changes {
+            eprintln!("note: the jobs see your uncommitted changes, too");
+        }
     }
     Ok((pipeline, snapshot))
 }
@@ -221,9 +224,12 @@ impl Run<'_> {
                     }
                 }
                 _ = ticks.tick() => progress.tick(),
-                outcome = self.handle.finished(), if events.is_empty() => {
+                outcome = self.handle.finished() => {
                     while let Ok(step) = steps.try_recv() {
                         timelines.step(&step);
+                    }
+                    while let Ok(event) = events.try_recv() {
+                        progress.event(&event);
                     }
                     return self.finished(outcome, &timelines, &mut progress);
                 }

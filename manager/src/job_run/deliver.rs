@@ -7,7 +7,7 @@ use std::time::Duration;
 use job::wire::{Done, Finished as AgentFinished, from_agent, to_agent};
 
 use super::follow::Follow;
-use super::log::{Delivery, Sent, UPDATE_INTERVAL, final_state};
+use super::log::{Delivery, MAX_PATCH_BYTES, Sent, UPDATE_INTERVAL, final_state};
 use crate::gitlab::{Finished, JobState};
 
 /// An agent that was told that all is done ends at once; its slot is free then.
@@ -54,13 +54,13 @@ impl Follow<'_> {
     /// Sends the log to its end. `false` if the server will not have it.
     async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
         while self.pending.stored < finished.log_bytes {
-            if self.pending.is_empty() {
+            let piece = (self.pending.stored + MAX_PATCH_BYTES as u64).min(finished.log_bytes);
+            while self.pending.end() < piece {
                 self.give_credit().await;
                 if !self.read_on().await {
                     tracing::error!("the end of the log was lost with its instance");
                     return true;
                 }
-                continue;
             }
             match self.pending.send(self.runner, self.record.job, &self.token).await {
                 Ok(Sent::Ack(ack)) => {
@@ -103,8 +103,7 @@ impl Follow<'_> {
             };
             match line.next().await {
                 Some(from_agent::Message::Log(log)) => {
-                    if self.pending.take(log.offset, &log.data).is_ok() && !self.pending.is_empty()
-                    {
+                    if self.pending.take(log.offset, &log.data).is_ok() {
                         return true;
                     }
                 }

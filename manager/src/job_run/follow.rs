@@ -7,10 +7,10 @@ use job::outcome::{FailureReason, Outcome};
 use job::wire::{
     Abort, Attach, Cancel, Credit, Finished as AgentFinished, Go, from_agent, to_agent,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::interrupted;
-use super::log::{Ended, Pending, Sent, UPDATE_INTERVAL};
+use super::log::{Ended, MAX_PATCH_BYTES, Pending, Sent, UPDATE_INTERVAL};
 use crate::connect::AgentLine;
 use crate::events::JobStep;
 use crate::gitlab::{Ack, JobState};
@@ -19,9 +19,12 @@ use crate::runner::Runner;
 use crate::secret::Secret;
 use crate::state::JobRecord;
 
-/// Log bytes that an agent may send beyond what the server has: what one job may hold in
-/// this process's memory.
-const WINDOW_BYTES: u64 = 512 * 1024;
+/// Log bytes that an agent may send beyond what the server has: one PATCH, and what one
+/// job may hold in this process's memory.
+const WINDOW_BYTES: u64 = MAX_PATCH_BYTES as u64;
+/// After this time people see the begin of the log, and the server says how often it
+/// wants to hear of the job.
+const FIRST_UPDATE: Duration = Duration::from_secs(1);
 /// An agent that cannot be joined for so long, on an instance that can be reached, is
 /// lost.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
@@ -129,9 +132,8 @@ impl<'a> Follow<'a> {
     async fn listen(&mut self) -> Stop {
         let shared = &self.runner.shared;
         let (aborting, detaching) = (shared.aborting.clone(), shared.detaching.clone());
-        let mut ticks = interval(self.update_interval);
+        let mut ticks = interval_at(Instant::now() + FIRST_UPDATE, self.update_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
         loop {
             let Some(line) = &mut self.line else {
                 tokio::select! {

@@ -12,7 +12,7 @@ use crate::secret::Secret;
 use crate::state::JobRecord;
 
 /// Most bytes of one PATCH, as in GitLab Runner.
-const MAX_PATCH_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_PATCH_BYTES: usize = 1024 * 1024;
 /// GitLab Runner's default of the time between two looks at a job.
 pub(super) const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a final state is offered to a server that is down. GitLab drops a job that it

@@ -15,6 +15,10 @@ const UPDATE_LIMIT: Duration = Duration::from_secs(60);
 const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 const CONNECT_INFO_LIMIT: Duration = Duration::from_secs(60);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+/// From the loss of a plugin's connection to the end of its process.
+const END_LIMIT: Duration = Duration::from_secs(1);
+/// Further tries of a deletion over which the plugin died.
+const DELETE_ATTEMPTS: u32 = 2;
 
 /// Why there is no provider to speak to.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +111,25 @@ impl Provider {
         outcome(plugin.increase(n, CHANGE_LIMIT).await)
     }
 
-    /// Asks to delete instances; those that were accepted.
+    /// Asks to delete instances; those that were accepted. Deleting twice does no harm: a
+    /// plugin that dies over it is asked again once it is back.
     pub(crate) async fn delete(&self, ids: Vec<InstanceId>) -> Outcome<Vec<InstanceId>> {
-        let plugin = match self.supervised.plugin("Decrease", CHANGE_LIMIT).await {
-            Ok(plugin) => plugin,
-            Err(error) => return Outcome::Refused(error.to_string()),
+        let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+        let mut attempts = 0..DELETE_ATTEMPTS;
+        let answer = loop {
+            let plugin = match self.supervised.plugin("Decrease", CHANGE_LIMIT).await {
+                Ok(plugin) => plugin,
+                Err(error) => return Outcome::Refused(error.to_string()),
+            };
+            match plugin.decrease(ids.clone(), CHANGE_LIMIT).await {
+                Err(CallError::Gone { .. }) if attempts.next().is_some() => {
+                    // The connection tells of the end a moment before the process does.
+                    let _ = tokio::time::timeout(END_LIMIT, plugin.ended()).await;
+                }
+                answer => break answer,
+            }
         };
-        let ids = ids.into_iter().map(|id| id.0).collect();
-        match outcome(plugin.decrease(ids, CHANGE_LIMIT).await) {
+        match outcome(answer) {
             Outcome::Done(ids) => Outcome::Done(ids.into_iter().map(InstanceId).collect()),
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),

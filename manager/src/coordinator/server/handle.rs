@@ -57,7 +57,8 @@ impl Handle {
     }
 
     /// The outcome, once there is one.
-    pub(crate) fn result(&self) -> Option<PipelineOutcome> {
+    #[cfg(test)]
+    pub(super) fn result(&self) -> Option<PipelineOutcome> {
         *self.outcome.borrow()
     }
 

@@ -7,7 +7,7 @@
 mod capture;
 mod repository;
 
-pub(crate) use capture::{Snapshot, SnapshotError, create};
+pub(crate) use capture::{Snapshot, create};
 
 #[cfg(test)]
 mod tests;

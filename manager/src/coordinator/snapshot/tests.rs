@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{capture::SnapshotError, *};
 
 struct Sandbox {
     root: TempDir,

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Closes stdout and stays.
+exec >&-
+exec sleep 100000

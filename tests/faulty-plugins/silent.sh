@@ -1,0 +1,3 @@
+#!/bin/sh
+# Prints nothing and stays.
+exec sleep 100000
