@@ -8,6 +8,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::faults::{self, Fault};
 use super::file::File;
 use super::report::{ConfigError, Findings, Severity, render};
 
@@ -42,24 +43,33 @@ const NOT_USED: [&str; 14] = [
     "state_storage",
 ];
 
-pub(crate) struct Document<'a> {
+pub(crate) struct Document {
     path: String,
-    text: &'a str,
+    /// The text as it may be shown.
+    shown: String,
     folded: String,
 }
 
-impl<'a> Document<'a> {
-    pub(crate) fn parse(path: &Path, text: &'a str) -> Result<Self, ConfigError> {
-        let path = path.display().to_string();
-        let folded = match DeTable::parse(text) {
-            Ok(table) => fold_keys(text, table.get_ref()),
-            Err(error) => {
-                let message = format!("this is not TOML: {}", error.message());
-                let text = render(Severity::Error, (&path, text), error.span(), &message, "");
-                return Err(ConfigError::Faulty { errors: vec![text], warnings: Vec::new() });
-            }
+impl Document {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut document = Self {
+            path: path.display().to_string(),
+            shown: faults::without_secrets(text),
+            folded: String::new(),
         };
-        Ok(Self { path, text, folded })
+        match DeTable::parse(text) {
+            Ok(table) => document.folded = fold_keys(text, table.get_ref()),
+            Err(error) => {
+                return Err(document.refuse(error.span(), &faults::syntax(error.message())));
+            }
+        }
+        Ok(document)
+    }
+
+    fn refuse(&self, span: Option<Range<usize>>, fault: &Fault) -> ConfigError {
+        let place = (self.path.as_str(), self.shown.as_str());
+        let text = render(Severity::Error, place, span, &fault.message, &fault.hint);
+        ConfigError::Faulty { errors: vec![text], warnings: Vec::new() }
     }
 
     /// The keys, and a finding for each that is unknown.
@@ -81,9 +91,9 @@ impl<'a> Document<'a> {
         match result {
             Ok(file) => Ok((file, findings)),
             Err(error) => {
-                let place = (self.path.as_str(), self.text);
-                let text = render(Severity::Error, place, error.span(), error.message(), "");
-                Err(ConfigError::Faulty { errors: vec![text], warnings: Vec::new() })
+                let root = DeTable::parse(&self.folded).ok();
+                let root = root.as_ref().map(toml::Spanned::get_ref);
+                Err(self.refuse(error.span(), &faults::value(root, error.span(), error.message())))
             }
         }
     }
@@ -98,7 +108,7 @@ impl<'a> Document<'a> {
             } else {
                 format!("{}: {}", finding.key, finding.message)
             };
-            let place = (self.path.as_str(), self.text);
+            let place = (self.path.as_str(), self.shown.as_str());
             let text = render(finding.severity, place, span, &message, &finding.hint);
             match finding.severity {
                 Severity::Error => errors.push(text),

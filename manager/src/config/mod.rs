@@ -6,6 +6,7 @@
 
 mod check;
 mod document;
+mod faults;
 mod file;
 mod report;
 mod system_id;

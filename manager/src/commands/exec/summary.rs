@@ -16,9 +16,9 @@ use crate::coordinator::{JobOutcome, JobState, PipelineOutcome};
 const TAIL_LINES: usize = 20;
 /// Most of a log that is read for its tail.
 const TAIL_BYTES: u64 = 64 * 1024;
-/// Columns of the bar and of the names.
-const BAR: usize = 24;
-const NAME: usize = 20;
+/// Columns of the bar and of the names: a line has 80.
+const BAR: usize = 20;
+const NAME: usize = 18;
 
 pub(super) struct Summary<'a> {
     pub(super) pipeline: &'a Pipeline,
@@ -191,11 +191,11 @@ mod tests {
             stages: vec![Stage { name: "step_script".into(), seconds: running }],
         };
         assert_eq!(
-            bar(&parts(0.0, 6.0, 18.0), 0.0, 24.0),
-            format!("{}{}", "b".repeat(6), "#".repeat(18))
+            bar(&parts(0.0, 6.0, 14.0), 0.0, 20.0),
+            format!("{}{}", "b".repeat(6), "#".repeat(14))
         );
-        assert_eq!(bar(&parts(2.0, 0.0, 1.0), 21.0, 24.0), format!("{}..#", " ".repeat(21)));
-        assert_eq!(bar(&parts(0.0, 0.0, 0.001), 24.0, 24.0), format!("{}#", " ".repeat(24)));
-        assert_eq!(bar(&parts(0.0, 0.0, 0.0), 0.0, 24.0), "");
+        assert_eq!(bar(&parts(2.0, 0.0, 1.0), 17.0, 20.0), format!("{}..#", " ".repeat(17)));
+        assert_eq!(bar(&parts(0.0, 0.0, 0.001), 20.0, 20.0), format!("{}#", " ".repeat(20)));
+        assert_eq!(bar(&parts(0.0, 0.0, 0.0), 0.0, 20.0), "");
     }
 }
