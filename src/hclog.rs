@@ -5,6 +5,7 @@ use tracing::Level;
 
 /// One log line of a plugin.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg(any(feature = "host", test))]
 pub(crate) struct Line {
     pub(crate) level: Level,
     pub(crate) message: String,
@@ -42,7 +43,7 @@ impl Reader {
             ("[WARN]", Level::WARN),
             ("[ERROR]", Level::ERROR),
         ];
-        if text.starts_with("panic: ") || text.starts_with("fatal error: ") {
+        if begins_panic(text) {
             self.panicking = true;
         }
         let prefixed = PREFIXES.iter().find(|(prefix, _)| text.starts_with(prefix));
@@ -53,6 +54,12 @@ impl Reader {
         };
         Line { level, message: message.to_owned(), fields: String::new() }
     }
+}
+
+/// Whether this is how Go's runtime begins to tell why it ends the program.
+#[cfg(any(feature = "host", test))]
+pub(crate) fn begins_panic(line: &str) -> bool {
+    line.starts_with("panic: ") || line.starts_with("fatal error: ")
 }
 
 /// A JSON line is hclog's if it has a level; keys of another type than text are shown

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use support::sshd::Keys;
 use support::{Event, GitLab, JobSpec, Manager, Runner, Sshd, State, seconds};
 
 /// The same test on every kind of instance.
@@ -250,4 +251,16 @@ fn jobs_of_one_instance_have_slots_of_their_own() {
         .collect();
     slots.sort();
     assert_eq!(slots, ["slot 0", "slot 1", "slot 2"]);
+}
+
+/// AWS hands out RSA keys, and old images have no other host key.
+#[test]
+fn rsa_keys_do_as_well() {
+    for keys in [Keys::Rsa, Keys::RsaPem] {
+        let Some(sshd) = Sshd::setup().keys(keys).start() else { return };
+        let gitlab = GitLab::start();
+        let _manager = Manager::start(Runner::openssh(&gitlab, &sshd).max_instances(1));
+        let job = gitlab.enqueue(JobSpec::script(["true"]));
+        gitlab.wait_for(job, State::Success, seconds(60));
+    }
 }

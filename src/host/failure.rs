@@ -197,7 +197,8 @@ pub(super) fn how(fate: Fate) -> String {
         Fate::Exited(status) => format!("exited with status {status}"),
         Fate::Signaled(number) => {
             let name = rustix::process::Signal::from_named_raw(number).map(|s| format!("{s:?}"));
-            let name = name.as_deref().and_then(|name| name.strip_prefix("Signal::"));
+            let name = name.as_deref().map(|name| name.trim_matches('"'));
+            let name = name.and_then(|name| name.strip_prefix("Signal::"));
             format!("was ended by signal {number} ({})", name.unwrap_or("?"))
         }
     }

@@ -13,8 +13,11 @@ use crate::hclog;
 /// Longest line that is looked at as one; the rest comes as further lines. go-plugin
 /// reads with a buffer of the same size.
 const MAX_LINE_BYTES: usize = 64 * 1024;
-/// How much of stderr is kept for error messages.
-const TAIL_BYTES: usize = 8 * 1024;
+/// How much of stderr is kept for error messages: a Go panic with its goroutines.
+const TAIL_BYTES: usize = 64 * 1024;
+/// How many lines of it an error shows, and how many characters of each.
+const SHOWN_LINES: usize = 8;
+const SHOWN_CHARS: usize = 300;
 
 /// The end of a plugin's stderr.
 #[derive(Clone, Debug, Default)]
@@ -28,13 +31,23 @@ impl Tail {
         tail.drain(..surplus);
     }
 
-    /// The last few lines as text.
+    /// The last few lines as text; of a Go panic the first, which say what it was.
     pub(super) fn text(&self) -> String {
-        const SHOWN_LINES: usize = 8;
         let tail = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let text = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+        let last = lines.len().saturating_sub(SHOWN_LINES);
+        let panic = lines.iter().rposition(|line| hclog::begins_panic(line));
+        let start = panic.map_or(last, |panic| panic.min(last));
+        let shown = lines[start..].iter().take(SHOWN_LINES).map(|line| cut(line));
+        shown.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
 
@@ -126,7 +139,8 @@ mod tests {
         let tail = Tail::default();
         let flood = vec![b'x'; 10 * MAX_LINE_BYTES];
         forward(flood.as_slice(), "p".into(), tail.clone()).await;
-        assert_eq!(tail.text().len(), TAIL_BYTES);
+        assert_eq!(tail.0.lock().expect("no panic").len(), TAIL_BYTES);
+        assert_eq!(tail.text().chars().count(), SHOWN_CHARS + 1);
     }
 
     #[tokio::test]

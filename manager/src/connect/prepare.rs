@@ -112,6 +112,12 @@ impl Preparation {
             return Err(PrepareError::Step { step: "looking at the instance", why });
         }
         let look = Look::parse(&String::from_utf8_lossy(&output.stdout));
+        if look.get("os").is_empty() {
+            return Err(PrepareError::Unfit(format!(
+                "its login shell does not run `sh -s`: it answered {}",
+                shown(&output.stdout)
+            )));
+        }
         if look.get("os") != "Linux" {
             let os = look.get("os");
             return Err(PrepareError::Unfit(format!(
@@ -249,6 +255,13 @@ impl Look {
             (false, false) => Packing::Plain,
         }
     }
+}
+
+/// What a stranger printed, short and printable.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 200;
+    let cut = &bytes[..bytes.len().min(SHOWN_BYTES)];
+    format!("\"{}\"", cut.escape_ascii())
 }
 
 fn agent_path(base: &str, hash: &str) -> String {

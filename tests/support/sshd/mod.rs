@@ -28,6 +28,29 @@ const SSHD: &str = "/usr/sbin/sshd";
 pub struct Setup {
     machines: u8,
     lines: String,
+    keys: Keys,
+}
+
+/// What the server's and the users' keys are.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys {
+    /// ed25519, in OpenSSH's format.
+    Ed25519,
+    /// RSA of 4096 bits, in OpenSSH's format.
+    Rsa,
+    /// RSA of 4096 bits, in PKCS#1, as clouds hand them out.
+    RsaPem,
+}
+
+impl Keys {
+    /// Arguments of `ssh-keygen`.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Ed25519 => &["-t", "ed25519"],
+            Self::Rsa => &["-t", "rsa", "-b", "4096"],
+            Self::RsaPem => &["-t", "rsa", "-b", "4096", "-m", "PEM"],
+        }
+    }
 }
 
 /// A running OpenSSH server. It ends with this value, its accounts and whatever runs
@@ -70,6 +93,13 @@ impl Setup {
         self
     }
 
+    /// What the keys are; ed25519 unless set.
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.keys = keys;
+        self
+    }
+
     /// Starts the server; `None`, with the reason printed, where that is not possible.
     pub fn start(self) -> Option<Sshd> {
         match missing() {
@@ -99,7 +129,7 @@ fn missing() -> Option<String> {
 impl Sshd {
     /// Settings of a server with one machine.
     pub fn setup() -> Setup {
-        Setup { machines: 1, lines: String::new() }
+        Setup { machines: 1, lines: String::new(), keys: Keys::Ed25519 }
     }
 
     /// A server with one machine; `None`, with the reason printed, where that is not
@@ -119,7 +149,9 @@ impl Sshd {
         let at = |name: &str| directory.path().join(name);
         for name in ["host_key", "key"] {
             let path = at(name).display().to_string();
-            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path]);
+            let mut arguments = vec!["-q", "-N", "", "-f", &path];
+            arguments.extend(setup.keys.arguments());
+            run("ssh-keygen", &arguments);
         }
         let address = free_port();
         let machines: Vec<Machine> = (1..=setup.machines)

@@ -1,0 +1,127 @@
+//! Plugins in Go under the manager, and under `mayfly plugin check`.
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{GitLab, JobSpec, Manager, Runner, State, binaries, seconds};
+
+use super::dummy;
+
+/// A manager with a free slot would have asked for a job by then.
+const ASKED_FOR_JOBS: Duration = seconds(2);
+/// Said by the dummy when its SSH server is there.
+const LISTENING: &str = "ssh listening";
+
+#[test]
+fn plugins_of_every_age_are_started_and_ended() {
+    for dummy in dummy::ALL {
+        let Some(plugin) = dummy.build() else { return };
+        let gitlab = GitLab::start();
+        let mut manager = Manager::start(Runner::new(&gitlab, &plugin).idle_count(1));
+        let log = manager.wait_for_log("asking for instances", seconds(20));
+        assert!(log.contains(r#"group="dummy/dummy" version="dummy version""#), "{log}");
+        assert_eq!(manager.plugins().len(), 1, "{:?}", manager.plugin_processes());
+        manager.terminate();
+        let ended = manager.wait_for_exit(seconds(20));
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        assert!(!ended.log.contains("failed to exit gracefully"), "{}", ended.log);
+        manager.assert_nothing_left();
+    }
+}
+
+#[test]
+fn instances_without_an_address_are_deleted_and_get_no_job() {
+    refused(false, true, "the plugin gives no address for the instance");
+}
+
+#[test]
+fn instances_without_a_user_are_deleted_and_get_no_job() {
+    refused(true, false, "there is no user to log in as");
+}
+
+/// The SSH server of the dummy has an RSA key, and one answer to every command.
+#[test]
+fn instances_without_a_shell_are_deleted_and_get_no_job() {
+    refused(true, true, "hello world");
+}
+
+fn refused(has_address: bool, has_user: bool, why: &str) {
+    let Some(plugin) = dummy::OF_2026.build() else { return };
+    let gitlab = GitLab::start();
+    let mut runner =
+        Runner::new(&gitlab, &plugin).idle_count(1).plugin_config("ListenSSH", has_address);
+    if has_user {
+        runner = runner.connector("username", "ci").connector("password", "word");
+    }
+    let mut manager = Manager::start(runner);
+    let log = manager.wait_for_log(r#"held back wanted=1 reason="boot_failures""#, seconds(20));
+    let refused = log.lines().find(|line| line.contains("instance cannot be prepared"));
+    assert!(refused.is_some_and(|line| line.contains(why)), "{log}");
+    manager.wait_for_log("instance is gone", seconds(20));
+    let job = gitlab.enqueue(JobSpec::script(["echo never"]));
+    std::thread::sleep(ASKED_FOR_JOBS);
+    assert_eq!(gitlab.audit(job).state, State::Queued);
+    manager.terminate();
+    let ended = manager.wait_for_exit(seconds(20));
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(ended.log.contains("dummy shutdown called"), "{}", ended.log);
+    manager.assert_nothing_left();
+}
+
+#[test]
+fn a_plugin_that_crashes_is_started_again_and_its_panic_is_in_the_log() {
+    let Some(plugin) = dummy::OF_2026.build() else { return };
+    let gitlab = GitLab::start();
+    let mut manager = Manager::start(Runner::new(&gitlab, plugin).plugin_config("ListenSSH", true));
+    manager.wait_until_up();
+    let first = manager.plugins();
+    let log = manager.wait_for_log(LISTENING, seconds(20));
+    let address = log.split_once("addr=").expect("an address").1;
+    let end = address.find('"').expect("its end");
+    // The server panics when a client does not go on.
+    drop(TcpStream::connect(&address[..end]).expect("it listens"));
+    let log = manager.wait_for_log("exited with status 2", seconds(20));
+    let panic = log.lines().find(|line| line.contains("panic: "));
+    assert!(panic.is_some_and(|line| line.contains("ERROR")), "{log}");
+    let is_again = || manager.log().matches(LISTENING).count() == 2;
+    support::until("the plugin is started again", seconds(20), is_again);
+    assert_ne!(manager.plugins(), first);
+    manager.terminate();
+    assert_eq!(manager.wait_for_exit(seconds(20)).code, Some(0));
+    manager.assert_nothing_left();
+}
+
+#[test]
+fn plugin_check_drives_plugins_of_every_age() {
+    for dummy in dummy::ALL {
+        let Some(plugin) = dummy.build() else { return };
+        // Instances of the old ones never run.
+        let calls: &[&str] = match dummy.has_heartbeat {
+            true => {
+                &["Init", "Update", "Increase", "ConnectInfo", "Heartbeat", "Decrease", "Shutdown"]
+            }
+            false => &["Init", "Update", "Shutdown"],
+        };
+        let output = check(&plugin, dummy.has_heartbeat);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
+        let answers: Vec<Value> = stdout.lines().map(parse).collect();
+        assert!(answers.iter().all(|answer| answer["ok"] == true), "{stdout}");
+        for call in calls {
+            assert!(answers.iter().any(|answer| answer["call"] == **call), "{call}: {stdout}");
+        }
+    }
+}
+
+fn check(plugin: &Path, create: bool) -> Output {
+    let mut command = Command::new(binaries().mayfly());
+    command.args(["plugin", "check", "--json"]).arg(plugin);
+    if create {
+        command.arg("--create");
+    }
+    command.output().expect("mayfly can be run")
+}
