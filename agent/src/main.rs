@@ -29,6 +29,7 @@ const USAGE: &str =
 
 usage: mayfly-agent job --base DIR --slot N      wait for a plan on stdin
        mayfly-agent attach --base DIR --job KEY  join a job
+       mayfly-agent slots --base DIR             list the slots on which jobs run
        mayfly-agent survive --base DIR --start   begin to test whether processes stay
        mayfly-agent survive --base DIR --look    tell by the exit status
        mayfly-agent version
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
         },
         ["attach", "--base", base, "--job", key] => attach::run(&PathBuf::from(base), key),
         ["survive", "--base", base, step] => survive::run(&PathBuf::from(base), step),
+        ["slots", "--base", base] => {
+            slot::busy(&PathBuf::from(base)).iter().for_each(|number| println!("{number}"));
+            Ok(ExitCode::SUCCESS)
+        }
         [TRANSFER] => transfer::run(),
         ["version" | "--version"] => {
             println!("mayfly-agent {}", env!("CARGO_PKG_VERSION"));

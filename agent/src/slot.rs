@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Error;
 
+/// Directory of the locks.
+const SLOTS: &str = "slots";
 /// How long an old waiting agent may take to go.
 const MAKE_ROOM: Duration = Duration::from_secs(2);
 
@@ -67,6 +69,22 @@ impl Slot {
     }
 }
 
+/// The slots on which jobs run.
+pub(crate) fn busy(base: &Path) -> Vec<u32> {
+    let entries = std::fs::read_dir(base.join(SLOTS)).into_iter().flatten().flatten();
+    let mut busy: Vec<u32> = entries
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let file = File::open(entry.path()).ok()?;
+            // Held by a process that lives: a lock goes with its holder.
+            let is_held = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+            (is_held && matches!(read_holder(&file), Some(Holder::Job(_)))).then_some(number)
+        })
+        .collect();
+    busy.sort_unstable();
+    busy
+}
+
 enum Holder {
     Waiting(Pid),
     Job(String),
@@ -84,7 +102,7 @@ fn read_holder(file: &File) -> Option<Holder> {
 }
 
 fn open(base: &Path, number: u32) -> io::Result<File> {
-    let dir = base.join("slots");
+    let dir = base.join(SLOTS);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     OpenOptions::new()
         .read(true)

@@ -101,9 +101,20 @@ impl Store {
         if self.log_cut || bytes.is_empty() {
             return;
         }
-        match self.log.write_all_at(bytes, self.log_bytes) {
-            Ok(()) => self.log_bytes += bytes.len() as u64,
-            Err(_) => self.log_cut = true,
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.log.write_at(rest, self.log_bytes) {
+                // A part may find room where the whole does not.
+                Ok(written @ 1..) => {
+                    self.log_bytes += written as u64;
+                    rest = &rest[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    self.log_cut = true;
+                    return;
+                }
+            }
         }
     }
 

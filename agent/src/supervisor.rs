@@ -26,6 +26,8 @@ use crate::store::Store;
 const LINGER: Duration = Duration::from_secs(5);
 /// Without pidfds an ended process is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Each round reads more from every output than a pipe holds (64 KiB, see pipe(7)).
+const DRAIN_ROUNDS: usize = 4;
 /// Listeners beyond this are turned away.
 const MAX_LISTENERS: usize = 8;
 
@@ -224,6 +226,16 @@ impl Supervisor {
         true
     }
 
+    /// Reads what is in the pipes. Not until they are empty: a process left in the
+    /// background may fill them faster than they are read.
+    fn drain_outputs(&mut self) {
+        for _ in 0..DRAIN_ROUNDS {
+            if !self.read_outputs() {
+                return;
+            }
+        }
+    }
+
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.store.socket.accept() {
             if self.listeners.len() >= MAX_LISTENERS || socket.set_nonblocking(true).is_err() {
@@ -306,7 +318,7 @@ impl Supervisor {
             return;
         };
         // What it printed last is in the pipe already.
-        while self.read_outputs() {}
+        self.drain_outputs();
         let Some(current) = self.now_running.take() else {
             return;
         };
@@ -322,7 +334,7 @@ impl Supervisor {
     fn finish(&mut self) {
         self.hands.ahead = None;
         self.hands.reaper.kill_all();
-        while self.read_outputs() {}
+        self.drain_outputs();
         let outcome = self.sequence.outcome();
         self.say(&outcome.last_line());
         self.write(|trace, out| trace.end(SystemTime::now(), out));

@@ -1,6 +1,6 @@
 //! An agent that waits for its plan: holds a slot, prepares the plan, and begins on `go`.
 //!
-//! Until `go` nothing outlives the connection: its end, or an hour of silence, ends the
+//! Until `go` nothing outlives the connection: its end, or a day of silence, ends the
 //! agent and leaves no file.
 
 use std::io::Write as _;
@@ -22,8 +22,9 @@ use crate::store::{self, Existing, Store};
 use crate::supervisor::{Hands, Supervisor};
 use crate::{Error, stage};
 
-/// Silence after which a waiting agent takes its manager for gone. A live one pings.
-const PATIENCE: Duration = Duration::from_secs(3600);
+/// Silence after which a waiting agent takes its manager for gone: the last resort, where
+/// neither side's TCP noticed the end of the connection.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     // A session of its own, before anything of the job is started. OpenSSH makes the

@@ -1,9 +1,9 @@
 //! A job's variables: order, precedence, expansion.
 //!
 //! Rules of GitLab Runner: of equal names the last one wins, for what it is (file,
-//! masked, raw) as well as for its value; `$NAME` and `${NAME}` are expanded once over
-//! all; raw ones are not expanded; a reference to a file variable is its path; an
-//! unknown reference is empty; `$$` stays as it is for the shell.
+//! masked, raw) as well as for its value; references are expanded once over all, as Go's
+//! `os.Expand` reads them; raw ones are not expanded; a reference to a file variable is
+//! its path; an unknown reference is empty; `$$` is a dollar sign.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl Variables {
             merged.set(variable);
         }
         let expanded = merged.all.iter().map(|variable| {
-            if variable.raw || variable.file {
+            if variable.raw {
                 return variable.clone();
             }
             let value = expand(&variable.value, |name| match merged.entry(name) {
@@ -49,7 +49,8 @@ impl Variables {
 
     /// The value as a switch: GitLab's words for yes.
     pub fn is_on(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1"))
+        self.get(name)
+            .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "true" | "t" | "1"))
     }
 
     /// All of them, in order.
@@ -88,32 +89,54 @@ fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push_str("$$");
-            rest = after;
-        } else if let Some((name, after)) = reference(rest) {
-            out.push_str(&lookup(name).unwrap_or_default());
-            rest = after;
-        } else {
-            out.push('$');
+        match reference(rest) {
+            Reference::Name("$", after) => {
+                out.push('$');
+                rest = after;
+            }
+            Reference::Name(name, after) => {
+                out.push_str(&lookup(name).unwrap_or_default());
+                rest = after;
+            }
+            Reference::Broken(after) => rest = after,
+            Reference::None => out.push('$'),
         }
     }
     out.push_str(rest);
     out
 }
 
-/// Splits `NAME…` or `{NAME}…` into the name and what follows.
-fn reference(text: &str) -> Option<(&str, &str)> {
-    let name_bytes = |text: &str| {
-        text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count()
-    };
+/// What follows a dollar sign, and the text after it.
+enum Reference<'a> {
+    /// A name, or one of the shell's special parameters.
+    Name(&'a str, &'a str),
+    /// Braces that hold no name. Go drops them.
+    Broken(&'a str),
+    /// The dollar sign means itself.
+    None,
+}
+
+fn reference(text: &str) -> Reference<'_> {
+    let is_special = |c: char| "*#$@!?-0123456789".contains(c);
     if let Some(inner) = text.strip_prefix('{') {
-        let length = name_bytes(inner);
-        let after = inner[length..].strip_prefix('}')?;
-        return (length > 0).then(|| (&inner[..length], after));
+        return match inner.split_once('}') {
+            Some(("", after)) => Reference::Broken(after),
+            Some((name, after)) => Reference::Name(name, after),
+            None => Reference::Broken(inner),
+        };
     }
-    let length = name_bytes(text);
-    (length > 0 && !text.starts_with(|c: char| c.is_ascii_digit())).then(|| text.split_at(length))
+    if text.starts_with(is_special) {
+        let (name, after) = text.split_at(1);
+        return Reference::Name(name, after);
+    }
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    match text.bytes().take_while(is_name).count() {
+        0 => Reference::None,
+        length => {
+            let (name, after) = text.split_at(length);
+            Reference::Name(name, after)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -139,13 +162,15 @@ mod tests {
             ("${A}y", "xy"),
             ("$A$A", "xx"),
             ("$NONE.", "."),
-            ("$$A", "$$A"),
+            ("$$A", "$A"),
+            ("pa$$word", "pa$word"),
             ("$", "$"),
-            ("${A", "${A"),
-            ("${}", "${}"),
-            ("$1", "$1"),
+            ("${A", "A"),
+            ("${}.", "."),
+            ("$1.$@.$?", ".."),
             ("a$", "a$"),
-            ("${A:-b}", "${A:-b}"),
+            ("$ .", "$ ."),
+            ("${A:-b}.", "."),
             ("$B", "$A"),
             ("é$A", "éx"),
         ];
@@ -156,17 +181,28 @@ mod tests {
     }
 
     #[test]
+    fn switches_are_on_as_in_go() {
+        for (value, on) in
+            [("true", true), ("TRUE", true), ("t", true), ("1", true), ("yes", false), ("", false)]
+        {
+            assert_eq!(resolve(&[("A", value)]).is_on("A"), on, "{value}");
+        }
+    }
+
+    #[test]
     fn raw_is_kept_and_a_file_is_its_path() {
         let variables = Variables::resolve(
             [
                 Variable { raw: true, ..plain("RAW", "$A") },
                 Variable { file: true, ..plain("FILE", "content $A") },
                 plain("A", "at $FILE and $RAW"),
+                Variable { raw: true, file: true, ..plain("RAW_FILE", "content $A") },
             ],
             |name| format!("/tmp/{name}"),
         );
         assert_eq!(variables.get("RAW"), Some("$A"));
-        assert_eq!(variables.get("FILE"), Some("content $A"));
+        assert_eq!(variables.get("FILE"), Some("content at $FILE and $RAW"));
         assert_eq!(variables.get("A"), Some("at /tmp/FILE and $A"));
+        assert_eq!(variables.get("RAW_FILE"), Some("content $A"));
     }
 }

@@ -1,9 +1,10 @@
 //! The composition root: a configuration becomes an app, the app runs, the app ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,9 @@ use crate::state::{State, StateError};
 
 /// How long jobs may take to stop once they were told to.
 const ABORT_LIMIT: Duration = Duration::from_secs(30);
+/// Pauses between attempts to start a plugin beside those that run.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Why the manager cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -38,22 +42,44 @@ pub(crate) enum StartError {
     Provider(ProviderError),
 }
 
+impl StartError {
+    /// Whether another attempt may succeed: a plugin's provider may have been down.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Provider(ProviderError::Start(_)))
+    }
+}
+
 /// A manager that serves its runners.
 pub(crate) struct App {
     pub(crate) shared: Shared,
-    pub(crate) groups: Vec<Arc<Group>>,
+    served: Arc<Mutex<Vec<Served>>>,
     tasks: TaskTracker,
     shutdown_timeout: Duration,
-    delete_instances: Vec<bool>,
+}
+
+/// One entry that is served.
+struct Served {
+    group: Arc<Group>,
+    /// `delete_instances_on_shutdown`.
+    delete_instances: bool,
+}
+
+/// What runners are built from.
+struct Workshop {
+    config: Config,
+    shared: Shared,
+    agents: Arc<Agents>,
+    own_key: OwnKey,
 }
 
 impl App {
     /// Builds everything and begins to ask for jobs. An entry whose plugin does not start
-    /// is left out as long as another's does.
+    /// is left out as long as another's does; where that may pass, it is tried again.
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
         let state = State::open(&config.state_dir)?;
         let own_key =
             OwnKey::read_or_make(&config.state_dir.join("ssh_key")).map_err(StartError::Key)?;
+        warn_of_others(&state, &config);
         let shared = Shared {
             state,
             events: Events::default(),
@@ -65,93 +91,83 @@ impl App {
             detaching: CancellationToken::new(),
             aborting: CancellationToken::new(),
         };
-        let mut app = Self {
-            shared,
-            groups: Vec::new(),
+        let app = Self {
+            shared: shared.clone(),
+            served: Arc::default(),
             tasks: TaskTracker::new(),
             shutdown_timeout: config.shutdown_timeout,
-            delete_instances: Vec::new(),
         };
         let agents = Arc::new(Agents::default());
-        let mut failure = None;
-        for runner in &config.runners {
-            match app.start_runner(runner, &config, &agents, &own_key).await {
-                Ok(()) => {}
-                Err(StartError::Provider(error)) if config.runners.len() > 1 => {
-                    tracing::error!(runner = runner.name, %error, "this runner is left out");
-                    failure = Some(StartError::Provider(error));
-                }
-                Err(error) => failure = Some(error),
+        let workshop = Arc::new(Workshop { config, shared, agents, own_key });
+        let (runners, failures) = workshop.build_all().await;
+        // All first take up what they had: it counts before new jobs do.
+        for runner in &runners {
+            take_up(&app.served, &app.tasks, runner);
+        }
+        for runner in runners {
+            app.tasks.spawn(runner.feed());
+        }
+        let nothing_is_served = app.lock().is_empty();
+        for (index, error) in failures {
+            if nothing_is_served {
+                return Err(error);
+            }
+            let runner = &workshop.config.runners[index].name;
+            if error.may_pass() {
+                tracing::error!(runner, %error, "this runner waits for its plugin");
+                app.tasks.spawn(app.try_again(&workshop, index));
+            } else {
+                tracing::error!(runner, %error, "this runner is left out");
             }
         }
-        match failure {
-            Some(error) if app.groups.is_empty() => Err(error),
-            _ => {
-                app.tasks.close();
-                Ok(app)
-            }
-        }
+        Ok(app)
     }
 
-    async fn start_runner(
-        &mut self,
-        config: &config::Runner,
-        whole: &Config,
-        agents: &Arc<Agents>,
-        own_key: &OwnKey,
-    ) -> Result<(), StartError> {
-        let client = Client::new(&config.server, &self.shared.system_id)
-            .map_err(|error| StartError::Server(error.to_string()))?;
-        let autoscaler = &config.autoscaler;
-        let hide = [whole.config_dir.as_path(), whole.state_dir.as_path()];
-        let provider = Provider::start(autoscaler, &hide).map_err(StartError::Provider)?;
-        let max = autoscaler.limits.max_instances;
-        let provider_max_size = match provider.first_start(max).await {
-            Ok(allowed) => allowed,
-            Err(error) => {
-                provider.stop().await;
-                return Err(StartError::Provider(error));
+    fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_again(
+        &self,
+        workshop: &Arc<Workshop>,
+        index: usize,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (served, tasks) = (Arc::clone(&self.served), self.tasks.clone());
+        let (workshop, draining) = (Arc::clone(workshop), self.shared.draining.clone());
+        async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = draining.cancelled() => return,
+                }
+                match workshop.build(index).await {
+                    Ok(runner) => {
+                        take_up(&served, &tasks, &runner);
+                        return runner.feed().await;
+                    }
+                    Err(error) => tracing::warn!(%error, "still waiting for a plugin"),
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-        };
-        let group = Group::new(Parts {
-            key: config.key(),
-            limits: scheduler::Limits { provider_max_size, ..autoscaler.limits.clone() },
-            schedule: autoscaler.schedule.clone(),
-            provider,
-            preparation: Preparation {
-                agents: Arc::clone(agents),
-                own_key: own_key.clone(),
-                ready_command: autoscaler.instance_ready_command.clone(),
-            },
-            use_external_addr: autoscaler.use_external_addr,
-            update_interval: autoscaler.update_interval,
-            update_interval_when_expecting: autoscaler.update_interval_when_expecting,
-            state: self.shared.state.clone(),
-        });
-        self.tasks.spawn(Arc::clone(&group).control());
-        let runner =
-            Arc::new(Runner::new(config.clone(), client, Arc::clone(&group), self.shared.clone()));
-        runner.recover();
-        let verifier = Arc::clone(&runner);
-        self.tasks.spawn(async move { verifier.verify().await });
-        self.tasks.spawn(runner.feed());
-        self.groups.push(group);
-        self.delete_instances.push(autoscaler.delete_instances_on_shutdown);
-        Ok(())
+        }
     }
 
     /// Serves until a signal, then ends as it says.
     pub(crate) async fn run(self, mut signals: Signals) -> Exit {
-        tracing::info!(runners = self.groups.len(), "mayfly is up");
+        tracing::info!(runners = self.lock().len(), "mayfly is up");
         let mut ending = None;
+        let failed = self.shared.state.failed().clone();
         loop {
-            let wish = match ending {
-                None => signals.next().await,
-                Some(_) => {
-                    tokio::select! {
-                        wish = signals.next() => wish,
-                        () = self.jobs_end(ending) => break,
-                    }
+            let wish = tokio::select! {
+                wish = signals.next() => wish,
+                () = self.jobs_end(ending), if ending.is_some() => break,
+                () = failed.cancelled(), if ending.is_none() => {
+                    tracing::error!(
+                        "the state cannot be written: no more jobs are taken, running ones go on \
+                         by themselves until the next start"
+                    );
+                    Ending::Detach
                 }
             };
             let now = Ending::then(ending, wish);
@@ -172,9 +188,22 @@ impl App {
                 Ending::Now => return Exit::Interrupted,
             }
         }
-        let delete = ending != Some(Ending::Detach);
-        self.end(delete).await;
-        if ending == Some(Ending::Abort) { Exit::Interrupted } else { Exit::Success }
+        let end = self.end(ending != Some(Ending::Detach));
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                wish = signals.next() => match Ending::then(ending, wish) {
+                    Ending::Now => return Exit::Interrupted,
+                    stronger => ending = Some(stronger),
+                },
+            }
+        }
+        match ending {
+            _ if failed.is_cancelled() => Exit::State,
+            Some(Ending::Abort) => Exit::Interrupted,
+            _ => Exit::Success,
+        }
     }
 
     /// Waits for the jobs, as long as the kind of ending allows.
@@ -208,15 +237,12 @@ impl App {
 
     /// Ends groups and plugins. Instances go where the configuration says so.
     async fn end(&self, may_delete: bool) {
-        for (group, delete) in self.groups.iter().zip(&self.delete_instances) {
-            if may_delete && *delete {
-                let left = group.delete_all(self.shutdown_timeout).await;
-                if left > 0 {
-                    tracing::error!(left, "instances are still there, the next start deletes them");
-                }
-            }
-            group.detach().await;
+        let mut ends = JoinSet::new();
+        for served in self.lock().drain(..) {
+            let limit = (may_delete && served.delete_instances).then_some(self.shutdown_timeout);
+            ends.spawn(served.end(limit));
         }
+        while ends.join_next().await.is_some() {}
         tracing::info!("mayfly has ended");
     }
 
@@ -226,5 +252,99 @@ impl App {
         self.shared.aborting.cancel();
         self.jobs_end(Some(Ending::Abort)).await;
         self.end(true).await;
+    }
+}
+
+impl Served {
+    /// Deletes the instances, if it has time for that, and ends the plugin.
+    async fn end(self, delete_within: Option<Duration>) {
+        if let Some(limit) = delete_within {
+            let left = self.group.delete_all(limit).await;
+            if left > 0 {
+                tracing::error!(left, "instances are still there, the next start takes them over");
+            }
+        }
+        self.group.detach().await;
+    }
+}
+
+/// Begins to serve an entry; its jobs of before go on.
+fn take_up(served: &Mutex<Vec<Served>>, tasks: &TaskTracker, runner: &Arc<Runner>) {
+    tasks.spawn(Arc::clone(&runner.group).control());
+    runner.recover();
+    let verifier = Arc::clone(runner);
+    tasks.spawn(async move { verifier.verify().await });
+    let delete_instances = runner.config.autoscaler.delete_instances_on_shutdown;
+    let group = Arc::clone(&runner.group);
+    served.lock().unwrap_or_else(PoisonError::into_inner).push(Served { group, delete_instances });
+}
+
+impl Workshop {
+    /// All runners at once: a plugin that hangs holds no other up. Failures come with the
+    /// place of their entry.
+    async fn build_all(self: &Arc<Self>) -> (Vec<Arc<Runner>>, Vec<(usize, StartError)>) {
+        let mut building = JoinSet::new();
+        for index in 0..self.config.runners.len() {
+            let workshop = Arc::clone(self);
+            building.spawn(async move { (index, workshop.build(index).await) });
+        }
+        let mut built = building.join_all().await;
+        built.sort_by_key(|(index, _)| *index);
+        let (mut runners, mut failures) = (Vec::new(), Vec::new());
+        for (index, result) in built {
+            match result {
+                Ok(runner) => runners.push(runner),
+                Err(error) => failures.push((index, error)),
+            }
+        }
+        (runners, failures)
+    }
+
+    async fn build(&self, index: usize) -> Result<Arc<Runner>, StartError> {
+        let config = &self.config.runners[index];
+        let client = Client::new(&config.server, &self.shared.system_id)
+            .map_err(|error| StartError::Server(error.to_string()))?;
+        let autoscaler = &config.autoscaler;
+        let hide = [self.config.config_dir.as_path(), self.config.state_dir.as_path()];
+        let provider = Provider::start(autoscaler, &hide).map_err(StartError::Provider)?;
+        let max = autoscaler.limits.max_instances;
+        let provider_max_size = match provider.first_start(max).await {
+            Ok(allowed) => allowed,
+            Err(error) => {
+                provider.stop().await;
+                return Err(StartError::Provider(error));
+            }
+        };
+        let group = Group::new(Parts {
+            key: config.key(),
+            limits: scheduler::Limits { provider_max_size, ..autoscaler.limits.clone() },
+            schedule: autoscaler.schedule.clone(),
+            provider,
+            preparation: Preparation {
+                agents: Arc::clone(&self.agents),
+                own_key: self.own_key.clone(),
+                ready_command: autoscaler.instance_ready_command.clone(),
+            },
+            use_external_addr: autoscaler.use_external_addr,
+            update_interval: autoscaler.update_interval,
+            update_interval_when_expecting: autoscaler.update_interval_when_expecting,
+            state: self.shared.state.clone(),
+        });
+        Ok(Arc::new(Runner::new(config.clone(), client, group, self.shared.clone())))
+    }
+}
+
+/// A renamed server, or an id that was added, makes another runner of an entry: what the
+/// old one had is not looked after any more.
+fn warn_of_others(state: &State, config: &Config) {
+    let keys: Vec<String> = config.runners.iter().map(config::Runner::key).collect();
+    for (runner, (jobs, instances)) in state.others(&keys) {
+        tracing::warn!(
+            runner,
+            jobs,
+            instances,
+            "the state knows a runner that the configuration has not; bring its entry back with \
+             the same url and id to let its jobs end"
+        );
     }
 }

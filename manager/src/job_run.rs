@@ -7,12 +7,13 @@
 
 mod deliver;
 mod follow;
+mod join;
 mod log;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use job::compose::{Instance, compose, job_timeout};
+use job::compose::{Instance, compose, is_debug, job_timeout};
 use job::outcome::{FailureReason, Outcome};
 use job::payload::Job;
 use job::plan::Plan;
@@ -33,6 +34,10 @@ use follow::{Follow, Told};
 const ARMED_LIMIT: Duration = Duration::from_secs(5);
 /// Slots that may fail a job before it is told to the server.
 const PLACEMENTS: usize = 5;
+/// A job that has not begun by then waits for an instance.
+const REMEMBER_AFTER: Duration = Duration::from_millis(200);
+/// An agent ends a job at its timeout. One that has not done so by then never will.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// A job on its way to its agent.
 struct Placing<'a> {
@@ -69,21 +74,23 @@ pub(crate) async fn run(
         received_at: SystemTime::now(),
     };
     let aborting = runner.shared.aborting.clone();
-    let detaching = runner.shared.detaching.clone();
+    // Also while the manager ends in order: only a job that has begun can be left alone.
     let (ack, placed) = tokio::select! {
         both = async { tokio::join!(placing.acknowledge(), placing.place(reservation)) } => both,
-        ack = placing.withdrawn() => (Some(ack), Err(interrupted())),
-        () = aborting.cancelled() => (None, Err(interrupted())),
-        () = detaching.cancelled() => (None, Err(interrupted())),
+        ack = placing.withdrawn() => (Ok(ack), Err(interrupted())),
+        never = placing.remember() => match never {},
+        () = aborting.cancelled() => (Err(interrupted()), Err(interrupted())),
     };
-    if ack.is_some_and(|ack| ack.job == JobState::Over) {
-        tracing::info!("the server has given the job to someone else, or canceled it");
-        return;
-    }
-    let placed = if ack.is_some_and(|ack| ack.job == JobState::Canceling) {
-        Err(Outcome::failure(FailureReason::JobCanceled, "canceled"))
-    } else {
-        placed
+    let placed = match ack {
+        Ok(ack) if ack.job == JobState::Over => {
+            tracing::info!("the server has given the job to someone else, or canceled it");
+            return forget(&runner, job.id).await;
+        }
+        Ok(ack) if ack.job == JobState::Canceling => {
+            Err(Outcome::failure(FailureReason::JobCanceled, "canceled"))
+        }
+        Ok(_) => placed,
+        Err(outcome) => Err(outcome),
     };
     let told = match placed {
         Ok(placed) => placing.begin(placed).await,
@@ -97,7 +104,12 @@ pub(crate) async fn run(
 }
 
 /// Goes on with a job that ran under the last process.
-pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord) {
+pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord, _permit: Option<Permit>) {
+    if record.instance.is_empty() {
+        let why = "the runner manager ended before the job had an instance";
+        let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
+        return finish(&runner, Told::without_agent(record, String::new(), outcome)).await;
+    }
     let instance = scheduler::fleet::InstanceId(record.instance.clone());
     let acquisition = runner.group.recovered(instance, record.slot);
     let told = Follow::new(&runner, record, acquisition, None).run().await;
@@ -127,9 +139,18 @@ async fn finish(runner: &Runner, told: Told<'_>) {
         () = runner.shared.detaching.cancelled(), if on_instance => return,
     };
     drop(kept);
-    if let Err(error) = runner.shared.state.remove_job(&runner.key, id).await {
+    forget(runner, id).await;
+}
+
+/// Nothing more is to be done for a job.
+async fn forget(runner: &Runner, job: u64) {
+    if let Err(error) = runner.shared.state.remove_job(&runner.key, job).await {
         tracing::error!(%error, "cannot write the state");
     }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn interrupted() -> Outcome {
@@ -138,18 +159,19 @@ fn interrupted() -> Outcome {
 
 impl Placing<'_> {
     /// Tells the server that the job arrived. A job is not begun before the server knows:
-    /// it might hand it out again. `None` if that cannot be told at all.
-    async fn acknowledge(&self) -> Option<Ack> {
+    /// it might hand it out again.
+    async fn acknowledge(&self) -> Result<Ack, Outcome> {
         let token = Secret::new(self.job.token.clone());
         let mut backoff = Backoff::default();
         loop {
             match self.runner.client.touch(self.job.id, &token).await {
-                Ok(ack) => return Some(ack),
+                Ok(ack) => return Ok(ack),
                 Err(error) => {
                     let pause = backoff.failed(None);
                     if Instant::now() + pause >= self.deadline() {
-                        tracing::warn!(%error, "the server cannot be told that the job arrived");
-                        return None;
+                        let why =
+                            format!("the server cannot be told that the job arrived: {error}");
+                        return Err(Outcome::failure(FailureReason::RunnerSystemFailure, why));
                     }
                     tokio::time::sleep(pause).await;
                 }
@@ -171,6 +193,17 @@ impl Placing<'_> {
                 interval = ack.update_interval.unwrap_or(interval);
             }
         }
+    }
+
+    /// Writes down that the job is ours if it does not begin at once: whatever becomes of
+    /// this process, the next one can tell the server.
+    async fn remember(&self) -> std::convert::Infallible {
+        tokio::time::sleep(REMEMBER_AFTER).await;
+        let record = self.record(String::new(), None);
+        if let Err(error) = self.runner.shared.state.put_job(&self.runner.key, &record).await {
+            tracing::error!(%error, "cannot write down that a job waits");
+        }
+        std::future::pending().await
     }
 
     fn deadline(&self) -> Instant {
@@ -196,6 +229,7 @@ impl Placing<'_> {
                 Ok(Err(Unplaced::Slot(why))) => {
                     tracing::warn!(%instance, why, "the slot does not take the job, trying another");
                     last = why;
+                    acquisition.failed();
                     failed.push(instance);
                 }
                 Err(_) => break,
@@ -262,7 +296,7 @@ impl Placing<'_> {
         );
         let sections = self.job.features.trace_sections;
         let section = |edge: &str, at: SystemTime| {
-            let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let seconds = unix_seconds(at);
             if sections {
                 format!("section_{edge}:{seconds}:prepare_executor\r{CLEAR}")
             } else {
@@ -298,6 +332,8 @@ impl Placing<'_> {
             instance: acquisition.map(|a| a.instance().0.clone()).unwrap_or_default(),
             slot: acquisition.map_or(0, Acquisition::slot),
             failure_reasons: self.job.features.failure_reasons.clone(),
+            overdue_s: unix_seconds(self.received_at + job_timeout(self.job) + OVERDUE_AFTER),
+            debug_trace: is_debug(self.job, &self.runner.config.engine),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One `[[runners]]` entry: permit → reserve → request a job → start it.
+//! One `[[runners]]` entry: reserve → permit → request a job → start it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,7 +70,8 @@ impl Runner {
         Self { key, client, group, shared, limit: Arc::new(Semaphore::new(limit)), config }
     }
 
-    /// Goes on with the jobs of the last process.
+    /// Goes on with the jobs of the last process. They count as all do; where there are
+    /// more than may run now, no others are asked for until enough have ended.
     pub(crate) fn recover(self: &Arc<Self>) {
         for record in self.shared.state.jobs(&self.key) {
             tracing::info!(
@@ -80,7 +81,8 @@ impl Runner {
             );
             let span = tracing::info_span!("job", runner = self.config.name, job = record.job);
             let runner = Arc::clone(self);
-            self.shared.jobs.spawn(job_run::recover(runner, record).instrument(span));
+            let permit = self.permit_now();
+            self.shared.jobs.spawn(job_run::recover(runner, record, permit).instrument(span));
         }
     }
 
@@ -115,10 +117,11 @@ impl Runner {
     async fn ask_for_jobs(self: &Arc<Self>) {
         let mut backoff = Backoff::default();
         loop {
+            // The slot first: whoever waits for one must not keep others from theirs.
+            let reservation = self.reserve().await;
             let Some(permit) = self.permit().await else {
                 return;
             };
-            let reservation = self.reserve().await;
             let asked = Instant::now();
             let pause = match self.client.request_job().await {
                 Ok(JobRequest::Job(job)) => {
@@ -163,6 +166,12 @@ impl Runner {
     async fn permit(&self) -> Option<Permit> {
         let entry = Arc::clone(&self.limit).acquire_owned().await.ok()?;
         let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
+        Some(Permit { _process: process, _entry: entry })
+    }
+
+    fn permit_now(&self) -> Option<Permit> {
+        let entry = Arc::clone(&self.limit).try_acquire_owned().ok()?;
+        let process = Arc::clone(&self.shared.permits).try_acquire_owned().ok()?;
         Some(Permit { _process: process, _entry: entry })
     }
 

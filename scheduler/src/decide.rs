@@ -25,8 +25,7 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
     let wanted = plan.demand.waiting + plan.demand.idle_target;
     let supply = plan.demand.free + plan.demand.coming;
     if wanted > supply {
-        let missing = restore(fleet, limits, wanted - supply, &mut plan);
-        create(fleet, limits, missing, now, &mut plan);
+        create(fleet, limits, wanted - supply, now, &mut plan);
     } else {
         shrink(fleet, policy, limits, (supply - wanted, now.moment), &mut plan);
     }
@@ -68,15 +67,23 @@ fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
         }
     }
     for instance in fleet.instances() {
-        let (limit, reason) = match instance.phase() {
-            Phase::Creating => (limits.boot_deadline, Reason::BootDeadline),
+        let since = instance.phase_since();
+        let (since, limit, reason) = match instance.phase() {
+            Phase::Creating => (since, limits.boot_deadline, Reason::BootDeadline),
             Phase::Running | Phase::Preparing if instance.was_ready() => {
-                (limits.reconnect_deadline, Reason::Unreachable)
+                (since, limits.reconnect_deadline, Reason::Unreachable)
             }
-            Phase::Running | Phase::Preparing => (limits.prepare_deadline, Reason::BootDeadline),
-            Phase::Ready | Phase::Draining | Phase::Deleting => continue,
+            Phase::Running | Phase::Preparing => {
+                (since, limits.prepare_deadline, Reason::BootDeadline)
+            }
+            // Its jobs would wait for ever for a connection that does not come back.
+            Phase::Draining => match instance.lost_since() {
+                Some(since) => (since, limits.reconnect_deadline, Reason::Unreachable),
+                None => continue,
+            },
+            Phase::Ready | Phase::Deleting => continue,
         };
-        let deadline = instance.phase_since().after(limit);
+        let deadline = since.after(limit);
         if now >= deadline {
             plan.drain(instance, reason);
         } else {
@@ -85,29 +92,12 @@ fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
     }
 }
 
-/// Takes drains back as far as slots are missing; returns how many still are.
-fn restore(fleet: &Fleet, limits: &Limits, mut missing: u32, plan: &mut Plan) -> u32 {
-    for instance in fleet.instances().filter(|instance| instance.can_be_restored()) {
-        if missing == 0 {
-            break;
-        }
-        let slots =
-            limits.capacity.saturating_sub(instance.acquired()).min(instance.uses_left(limits));
-        if slots > 0 {
-            missing = missing.saturating_sub(slots);
-            let id = instance.id().clone();
-            plan.steps.push(Step::Restore { id, reason: Reason::NeededAgain });
-        }
-    }
-    missing
-}
-
 fn create(fleet: &Fleet, limits: &Limits, missing: u32, now: Now, plan: &mut Plan) {
     let wanted = missing.div_ceil(limits.fresh_slots().max(1));
     if wanted == 0 {
         return;
     }
-    let (n, bound) = fleet.creation.allow(wanted, fleet.costing(), limits, now);
+    let (n, bound) = fleet.may_create(wanted, limits, now);
     if n > 0 {
         let short = plan.demand.waiting > plan.demand.free + plan.demand.coming;
         let reason = if short { Reason::JobsWaiting } else { Reason::IdleTarget };
@@ -162,19 +152,10 @@ fn shrink(
 /// Deletes what is draining without a job, in one call: also what is drained by this very
 /// plan, and what was asked for before and is still there.
 fn delete(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
-    let restored: Vec<_> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Restore { id, .. } => Some(id.clone()),
-            _ => None,
-        })
-        .collect();
     let mut instances = Vec::new();
     for instance in fleet.instances() {
-        let reason = match plan.reason_to_go(instance) {
-            Some(reason) if !restored.contains(instance.id()) => reason,
-            _ => continue,
+        let Some(reason) = plan.reason_to_go(instance) else {
+            continue;
         };
         if let Some((at, _)) = instance.delete_call() {
             let again = at.after(limits.deletion_retry);

@@ -7,12 +7,12 @@
 
 mod instance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::limits::{Creation, Limits};
+use crate::limits::{Creation, Existing, Limits};
 use crate::plan::Reason;
-use crate::time::Moment;
+use crate::time::{Moment, Now};
 
 pub use instance::{Instance, InstanceId, Origin, Phase, Seen, Vacant};
 
@@ -49,6 +49,9 @@ pub enum Answer {
 
 /// A list that begins this long after a call without an answer shows what the call did.
 const LATE_EFFECT: Duration = Duration::from_secs(60);
+/// The same after an error that the plugin told: its cloud may have acted nevertheless, and
+/// list it a moment later.
+const HEARD_EFFECT: Duration = Duration::from_secs(5);
 /// An instance that is missing from this many lists, and for this long, is gone.
 const MISSES: u32 = 3;
 const MISSING_FOR: Duration = Duration::from_secs(30);
@@ -66,6 +69,28 @@ pub struct Gone {
     pub wanted: bool,
     /// When it was first known.
     pub since: Moment,
+}
+
+/// What is known of an instance from before this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Jobs that began on it.
+    pub uses: u32,
+    /// Whether it was ready for jobs.
+    pub was_ready: bool,
+    /// Slots whose jobs may still run.
+    pub slots: Vec<u32>,
+}
+
+/// What became of an ask that was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskFailure {
+    /// The provider never heard of it.
+    NotSent,
+    /// The provider said that it failed.
+    Heard,
+    /// Nothing is known.
+    Silent,
 }
 
 /// One instance group as we know it.
@@ -138,17 +163,23 @@ impl Fleet {
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
     }
 
-    /// Instances that were known before this process and what is known of them: uses, and
-    /// slots whose jobs may still run. Must come before the first list.
-    pub fn recorded(
-        &mut self,
-        id: InstanceId,
-        uses: u32,
-        slots: impl IntoIterator<Item = u32>,
-        now: Moment,
-    ) {
+    /// How many of `wanted` instances may be created now; and, if fewer, what is in the
+    /// way and until when.
+    pub fn may_create(
+        &self,
+        wanted: u32,
+        limits: &Limits,
+        now: Now,
+    ) -> (u32, Option<(Reason, Option<Moment>)>) {
+        let is_untried = |i: &Instance| !i.was_ready() && i.phase() < Phase::Draining;
+        let untried = !self.asks.is_empty() || self.instances.values().any(is_untried);
+        self.creation.allow(wanted, Existing { costing: self.costing(), untried }, limits, now)
+    }
+
+    /// An instance that was known before this process. Must come before the first list.
+    pub fn recorded(&mut self, id: InstanceId, known: Known, now: Moment) {
         let mut instance = Instance::new(id.clone(), Origin::Recorded, now);
-        instance.restore(uses, slots);
+        instance.restore(known);
         self.instances.insert(id, instance);
     }
 
@@ -181,11 +212,14 @@ impl Fleet {
         self.asks.retain(|ask| ask.outstanding > 0);
     }
 
-    /// The call failed. `heard` if the provider said so itself; silence may still take
-    /// effect later.
-    pub fn ask_failed(&mut self, id: AskId, heard: bool, now: Moment) {
+    /// The call failed. What it did all the same shows later.
+    pub fn ask_failed(&mut self, id: AskId, failure: AskFailure, now: Moment) {
         self.creation.call_failed(now);
-        let wait = if heard { Duration::ZERO } else { LATE_EFFECT };
+        let wait = match failure {
+            AskFailure::NotSent => Duration::ZERO,
+            AskFailure::Heard => HEARD_EFFECT,
+            AskFailure::Silent => LATE_EFFECT,
+        };
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
             ask.answer = Answer::Unknown { truth_after: now.after(wait) };
         }
@@ -200,7 +234,6 @@ impl Fleet {
     /// A complete list of the provider's instances, whose call began at `begun`. Returns
     /// the instances that are gone.
     pub fn listed(&mut self, list: &[(InstanceId, Seen)], begun: Moment, now: Moment) -> Vec<Gone> {
-        self.creation.call_succeeded();
         let first = !std::mem::replace(&mut self.listed, true);
         for (id, seen) in list {
             self.saw(id, *seen, first, now);
@@ -212,6 +245,7 @@ impl Fleet {
         let named: BTreeMap<&InstanceId, Seen> =
             list.iter().map(|(id, seen)| (id, *seen)).collect();
         let mut gone = Vec::new();
+        let mut failed = 0;
         self.instances.retain(|id, instance| {
             let stays = match named.get(id) {
                 Some(Seen::Deleted) => false,
@@ -219,10 +253,14 @@ impl Fleet {
                 None => !instance.missed(now, MISSES, (MISSING_FOR, BUSY_MISSING_FOR)),
             };
             if !stays {
+                failed += u32::from(instance.never_came_up());
                 gone.push(instance.farewell());
             }
             stays
         });
+        for _ in 0..failed {
+            self.creation.boot_failed(now);
+        }
         self.check();
         gone
     }
@@ -236,8 +274,9 @@ impl Fleet {
         if matches!(seen, Seen::Deleted | Seen::Timeout) {
             return;
         }
+        // On the first list all asks are those of before.
         let origin = match self.asks.iter_mut().find(|ask| ask.outstanding > 0) {
-            _ if first => Origin::Unrecorded,
+            None if first => Origin::Unrecorded,
             Some(ask) => {
                 ask.outstanding -= 1;
                 Origin::Asked
@@ -252,17 +291,26 @@ impl Fleet {
 
     /// A preparation began: of a new instance, or of one whose connection is lost.
     pub fn preparing(&mut self, id: &InstanceId, now: Moment) {
+        self.with(id, |instance| instance.preparing(now));
+    }
+
+    /// An instance is ready for jobs. `busy` are slots on which jobs of someone run that
+    /// we do not know.
+    pub fn prepared(&mut self, id: &InstanceId, busy: BTreeSet<u32>, now: Moment) {
+        if self.instances.get(id).is_some_and(|instance| !instance.was_ready()) {
+            self.creation.boot_succeeded();
+        }
         self.with(id, |instance| {
-            if instance.phase() < Phase::Draining {
-                instance.enter(Phase::Preparing, now);
+            if !busy.is_empty() {
+                instance.occupied(busy, now);
             }
+            instance.prepared(now);
         });
     }
 
-    /// An instance is ready for jobs.
-    pub fn prepared(&mut self, id: &InstanceId, now: Moment) {
-        self.creation.boot_succeeded();
-        self.with(id, |instance| instance.prepared(now));
+    /// The jobs of someone that we do not know have ended, but for those on these slots.
+    pub fn occupied(&mut self, id: &InstanceId, busy: BTreeSet<u32>, now: Moment) {
+        self.with(id, |instance| instance.occupied(busy, now));
     }
 
     /// An instance could not be prepared.
@@ -281,11 +329,6 @@ impl Fleet {
             self.creation.boot_failed(now);
         }
         self.with(id, |instance| instance.drain(reason, now));
-    }
-
-    /// A drain is taken back.
-    pub fn restored(&mut self, id: &InstanceId, now: Moment) {
-        self.with(id, |instance| instance.undrain(now));
     }
 
     /// A delete call for these instances is about to be sent.

@@ -108,6 +108,15 @@ pub struct Creation {
     call_failed_at: Moment,
 }
 
+/// What there is when more is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Existing {
+    /// Instances that may cost money.
+    pub costing: u32,
+    /// Whether some of them have yet to show that they come up.
+    pub untried: bool,
+}
+
 /// First pause after an instance that did not come up, as GitLab's.
 const BOOT_PAUSE: Duration = Duration::from_secs(10);
 /// Longest such pause: waiting is bounded, as spending is.
@@ -120,12 +129,12 @@ const MAX_CALL_PAUSE: Duration = Duration::from_secs(60);
 const TOLERATED_BOOT_FAILURES: u32 = 2;
 
 impl Creation {
-    /// How many of `wanted` may be created now that `existing` may cost money; and, if
-    /// fewer, what is in the way and until when.
+    /// How many of `wanted` may be created beside what exists; and, if fewer, what is in
+    /// the way and until when.
     pub fn allow(
         &self,
         wanted: u32,
-        existing: u32,
+        existing: Existing,
         limits: &Limits,
         now: Now,
     ) -> (u32, Option<(Reason, Option<Moment>)>) {
@@ -139,7 +148,7 @@ impl Creation {
             }
         };
         let (max, max_reason) = limits.most_instances();
-        at_most(max.saturating_sub(existing), max_reason, None);
+        at_most(max.saturating_sub(existing.costing), max_reason, None);
         if let Throttle::PerSecond { limit, burst } = limits.throttle {
             let left = f64::from(burst) - self.taken_now(limit, now);
             let until = now.after(Duration::from_secs_f64(1.0 / f64::from(limit.max(1))));
@@ -147,7 +156,8 @@ impl Creation {
         }
         if let Some(until) = self.boot_pause_until() {
             // After the pause a single instance shows whether it works again.
-            at_most(u32::from(now >= until), Reason::BootFailures, Some(until));
+            let try_one = now >= until && !existing.untried;
+            at_most(u32::from(try_one), Reason::BootFailures, Some(until).filter(|at| now < *at));
         }
         if let Some(until) = self.call_pause_until()
             && now < until
@@ -239,6 +249,7 @@ mod tests {
         limits: &Limits,
         at: u64,
     ) -> (u32, Option<Reason>) {
+        let existing = Existing { costing: existing, untried: false };
         let (allowed, bound) = creation.allow(wanted, existing, limits, now(at));
         (allowed, bound.map(|(reason, _)| reason))
     }
@@ -286,6 +297,9 @@ mod tests {
         }
         assert_eq!(allow(&creation, 9, 0, &limits, 299), (0, Some(Reason::BootFailures)));
         assert_eq!(allow(&creation, 9, 0, &limits, 300), (1, Some(Reason::BootFailures)));
+        let untried = Existing { costing: 1, untried: true };
+        let bound = Some((Reason::BootFailures, None));
+        assert_eq!(creation.allow(9, untried, &limits, now(300)), (0, bound));
         creation.boot_succeeded();
         assert_eq!(allow(&creation, 9, 0, &limits, 300), (9, None));
     }

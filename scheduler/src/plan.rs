@@ -29,8 +29,8 @@ pub enum Reason {
     OverLimit,
     /// The runner ends and is told to delete its instances.
     ShuttingDown,
-    /// A draining instance is needed after all.
-    NeededAgain,
+    /// A slot of it did not take a job, although its connection is up.
+    SlotFailed,
     /// Bound: `max_instances`.
     MaxInstances,
     /// Bound: the most that the provider's group allows.
@@ -58,7 +58,7 @@ impl Reason {
             Self::Unrecorded => "unrecorded",
             Self::OverLimit => "over_limit",
             Self::ShuttingDown => "shutting_down",
-            Self::NeededAgain => "needed_again",
+            Self::SlotFailed => "slot_failed",
             Self::MaxInstances => "max_instances",
             Self::ProviderMaxSize => "provider_max_size",
             Self::ScaleThrottle => "scale_throttle",
@@ -85,13 +85,6 @@ pub enum Step {
     },
     /// Give it no more jobs.
     Drain {
-        /// Which one.
-        id: InstanceId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Take a drain back.
-    Restore {
         /// Which one.
         id: InstanceId,
         /// Why.

@@ -173,23 +173,36 @@ fn write_archive(
 ) -> io::Result<()> {
     match format {
         Format::Zip => write_zip(writer, project, selected),
-        Format::Gzip => {
-            let mut gzip = flate2::write::GzEncoder::new(writer, flate2::Compression::default());
-            copy_files(&mut gzip, project, selected)?;
-            gzip.finish()?.flush()
+        Format::Gzip => write_gzip(writer, project, selected),
+        Format::Raw => {
+            for (_, file) in files(project, selected) {
+                io::copy(&mut file?, &mut { &writer })?;
+            }
+            Ok(())
         }
-        Format::Raw => copy_files(&mut { writer }, project, selected),
     }
 }
 
-fn copy_files(to: &mut impl io::Write, project: &Path, selected: &[PathBuf]) -> io::Result<()> {
-    for path in selected {
-        let path = project.join(path);
-        if fs::symlink_metadata(&path)?.is_file() {
-            io::copy(&mut fs::File::open(path)?, to)?;
-        }
+/// One gzip stream per file, each with its name: the server reads reports one by one.
+fn write_gzip(mut writer: PipeWriter, project: &Path, selected: &[PathBuf]) -> io::Result<()> {
+    for (name, file) in files(project, selected) {
+        let builder = flate2::GzBuilder::new().filename(name.as_os_str().as_encoded_bytes());
+        let mut gzip = builder.write(&mut writer, flate2::Compression::default());
+        io::copy(&mut file?, &mut gzip)?;
+        gzip.finish()?;
     }
-    Ok(())
+    writer.flush()
+}
+
+/// The regular files among the selected paths.
+fn files<'a>(
+    project: &'a Path,
+    selected: &'a [PathBuf],
+) -> impl Iterator<Item = (&'a Path, io::Result<fs::File>)> {
+    let is_file = |path: &&PathBuf| {
+        fs::symlink_metadata(project.join(path)).is_ok_and(|metadata| metadata.is_file())
+    };
+    selected.iter().filter(is_file).map(|path| (path.as_path(), fs::File::open(project.join(path))))
 }
 
 fn write_zip(writer: PipeWriter, project: &Path, selected: &[PathBuf]) -> io::Result<()> {

@@ -174,7 +174,7 @@ fn script(context: &Context<'_>, strategy: &Strategy) -> Shell {
     configure(context, &mut shell, &remote);
     fetch(context, &mut shell);
     checkout(context, &mut shell);
-    submodules(context, &mut shell);
+    submodules(context, &mut shell, &remote);
     hook(context, &mut shell, "post_get_sources_script");
     shell
 }
@@ -190,9 +190,12 @@ fn configure(context: &Context<'_>, shell: &mut Shell, remote: &Remote) {
         shell.command(&["git", "config", name, value]);
     }
     if remote.basic.is_some() {
-        let file = format!("{}/{EXTERNAL_CONFIG}", context.place.temp_dir);
-        shell.command(&["git", "config", "include.path", &file]);
+        shell.command(&["git", "config", "include.path", &external_config(context)]);
     }
+}
+
+fn external_config(context: &Context<'_>) -> String {
+    format!("{}/{EXTERNAL_CONFIG}", context.place.temp_dir)
 }
 
 fn fetch(context: &Context<'_>, shell: &mut Shell) {
@@ -230,7 +233,7 @@ fn checkout(context: &Context<'_>, shell: &mut Shell) {
     }
 }
 
-fn submodules(context: &Context<'_>, shell: &mut Shell) {
+fn submodules(context: &Context<'_>, shell: &mut Shell, remote: &Remote) {
     let recursive = match context.variables.get("GIT_SUBMODULE_STRATEGY").unwrap_or_default() {
         "normal" => false,
         "recursive" => true,
@@ -240,8 +243,12 @@ fn submodules(context: &Context<'_>, shell: &mut Shell) {
     shell.notice(&format!("Updating/initializing submodules{suffix}..."));
     let depth = context.variables.get("GIT_SUBMODULE_DEPTH").filter(|text| !text.is_empty());
     let depth = depth.map_or_else(|| context.job.git_info.depth.to_string(), str::to_owned);
-    let mut update: Vec<String> =
-        ["git", "submodule", "update", "--init"].map(str::to_owned).to_vec();
+    let mut update = vec!["git".to_owned()];
+    // Submodules don't read the settings of the repository that they are in.
+    if remote.basic.is_some() {
+        update.extend(["-c".into(), format!("include.path={}", external_config(context))]);
+    }
+    update.extend(["submodule", "update", "--init"].map(str::to_owned));
     if recursive {
         update.push("--recursive".into());
     }

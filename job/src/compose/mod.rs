@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::{FailureReason, Outcome};
-use crate::payload::Job;
+use crate::payload::{Job, Variable};
 use crate::plan::{
     Action, Cleanup, File, Plan, Prepare, Role, Script, Stage, TraceOptions, temp_dir,
 };
@@ -27,6 +27,8 @@ use shell::Shell;
 const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(7200);
 /// GitLab Runner's default for `RUNNER_AFTER_SCRIPT_TIMEOUT`.
 const AFTER_SCRIPT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The variable that has every command shown.
+const DEBUG_TRACE: &str = "CI_DEBUG_TRACE";
 /// Most attempts that a stage may be given (`GET_SOURCES_ATTEMPTS` and its kind).
 const MAX_ATTEMPTS: u32 = 10;
 
@@ -104,6 +106,8 @@ pub fn compose(job: &Job, runner: &Runner, instance: &Instance) -> Result<Plan, 
     let place = Place::of(job, runner, instance);
     let variables = environment::variables(job, runner, instance, &place);
     let place = place.with_clone_path(runner, &variables)?;
+    // Once more: the path may be another one, and the variables tell it.
+    let variables = environment::variables(job, runner, instance, &place);
     let context = Context { job, runner, variables: &variables, place: &place };
 
     let timeout = job_timeout(job);
@@ -125,6 +129,14 @@ pub fn compose(job: &Job, runner: &Runner, instance: &Instance) -> Result<Plan, 
         after_script_counts: variables.get("AFTER_SCRIPT_IGNORE_ERRORS") == Some("false"),
         ..Plan::default()
     })
+}
+
+/// Whether every command of the job is shown with its values: the log may hold secrets.
+pub fn is_debug(job: &Job, runner: &Runner) -> bool {
+    let is_on = |variable: &&Variable| variable.key == DEBUG_TRACE;
+    let last = job.variables.iter().rfind(is_on);
+    let variables = Variables::resolve(last.cloned(), |_| String::new());
+    variables.is_on(DEBUG_TRACE) && !runner.debug_trace_disabled
 }
 
 /// How long the job may take, from the moment that it was handed out.
@@ -237,7 +249,7 @@ impl Context<'_> {
     }
 
     fn is_debug(&self) -> bool {
-        self.variables.is_on("CI_DEBUG_TRACE") && !self.runner.debug_trace_disabled
+        self.variables.is_on(DEBUG_TRACE) && !self.runner.debug_trace_disabled
     }
 
     /// A feature flag: the runner's word wins over the job's.

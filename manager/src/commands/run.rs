@@ -20,8 +20,13 @@ pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
     };
     telemetry::init(log, config.log_level.as_deref(), config.log_json);
     let served = block_on(async {
-        let signals = Signals::catch()?;
-        let app = match App::start(config).await {
+        let mut signals = Signals::catch()?;
+        let started = tokio::select! {
+            started = App::start(config) => started,
+            // Nothing has begun yet.
+            _ = signals.next() => return Ok(Exit::Interrupted),
+        };
+        let app = match started {
             Ok(app) => app,
             Err(error) => return Ok(exit_of(&error)),
         };

@@ -1,7 +1,7 @@
 //! What the manager holds of a prepared instance: its sessions, and on each free slot an
 //! agent that waits for a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -116,6 +116,20 @@ impl Connection {
         Ok(line)
     }
 
+    /// The slots on which jobs run.
+    pub(crate) async fn busy_slots(&self) -> Result<BTreeSet<u32>, ArmError> {
+        let command =
+            format!("exec {} slots --base {}", quote(&self.facts.agent), quote(&self.facts.base));
+        let session = self.session(0).await?;
+        let output =
+            session.run(&command, bytes::Bytes::new(), ARM_LIMIT).await.map_err(ArmError)?;
+        if !output.succeeded() {
+            return Err(ArmError(output.complaint()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().filter_map(|line| line.trim().parse().ok()).collect())
+    }
+
     /// Ends the connection; jobs there go on.
     pub(crate) async fn close(&self) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -160,12 +174,19 @@ impl Connection {
     async fn session(&self, index: usize) -> Result<Arc<Session>, ArmError> {
         let mut sessions = self.sessions.lock().await;
         while sessions.len() <= index {
-            let pinned = sessions[0].host_key.clone();
-            let session =
-                self.access.dial(Some(&pinned)).await.map_err(|e| ArmError(e.to_string()))?;
-            sessions.push(Arc::new(session));
+            let more = self.one_more(&sessions[0].host_key).await?;
+            sessions.push(more);
+        }
+        // The first is the instance's own: its loss is everyone's.
+        if index > 0 && sessions[index].closed.is_cancelled() {
+            sessions[index] = self.one_more(&sessions[0].host_key).await?;
         }
         Ok(Arc::clone(&sessions[index]))
+    }
+
+    async fn one_more(&self, host_key: &str) -> Result<Arc<Session>, ArmError> {
+        let session = self.access.dial(Some(host_key)).await;
+        session.map(Arc::new).map_err(|error| ArmError(error.to_string()))
     }
 }
 

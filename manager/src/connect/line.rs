@@ -2,18 +2,25 @@
 //!
 //! A task reads the channel and never waits: one unread channel would freeze the whole
 //! connection, keepalive included. What it holds is bounded by the credit given for log
-//! bytes.
+//! bytes; an agent that does not keep to it loses the line.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use job::wire::{Frames, FromAgent, ToAgent, encode, from_agent, to_agent};
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelWriteHalf};
 use tokio::sync::mpsc;
 
+/// What may wait to be read: the credit, in the smallest pieces that an agent sends.
+const QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// What a message takes beside its log bytes.
+const MESSAGE_BYTES: usize = 128;
+
 /// A conversation with one agent.
 pub(crate) struct AgentLine {
     to_agent: Arc<ChannelWriteHalf<Msg>>,
+    queued: Arc<AtomicUsize>,
     messages: mpsc::UnboundedReceiver<from_agent::Message>,
     reader: tokio::task::JoinHandle<String>,
 }
@@ -27,6 +34,8 @@ impl AgentLine {
     pub(crate) fn new(channel: Channel<Msg>) -> Self {
         let (mut read, write) = channel.split();
         let (sender, messages) = mpsc::unbounded_channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&queued);
         let reader = tokio::spawn(async move {
             let mut frames = Frames::default();
             let mut stderr = String::new();
@@ -42,6 +51,10 @@ impl AgentLine {
                 loop {
                     match frames.take::<FromAgent>() {
                         Ok(Some(FromAgent { message: Some(message) })) => {
+                            let size = size(&message);
+                            if waiting.fetch_add(size, Ordering::Relaxed) + size > QUEUE_BYTES {
+                                return "the agent says more than it may".into();
+                            }
                             if sender.send(message).is_err() {
                                 return stderr;
                             }
@@ -54,7 +67,7 @@ impl AgentLine {
             }
             stderr
         });
-        Self { to_agent: Arc::new(write), messages, reader }
+        Self { to_agent: Arc::new(write), queued, messages, reader }
     }
 
     /// Says one thing.
@@ -65,7 +78,9 @@ impl AgentLine {
 
     /// The next thing that the agent says; `None` once the line is lost. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<from_agent::Message> {
-        self.messages.recv().await
+        let message = self.messages.recv().await?;
+        self.queued.fetch_sub(size(&message), Ordering::Relaxed);
+        Some(message)
     }
 
     /// The next thing, or what the remote side complained about before it ended.
@@ -85,6 +100,13 @@ impl AgentLine {
     /// Whether the remote side has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed() && self.messages.is_empty()
+    }
+}
+
+fn size(message: &from_agent::Message) -> usize {
+    match message {
+        from_agent::Message::Log(log) => MESSAGE_BYTES + log.data.len(),
+        _ => MESSAGE_BYTES,
     }
 }
 

@@ -15,4 +15,4 @@ pub(crate) use connection::Connection;
 pub(crate) use line::AgentLine;
 pub(crate) use own_key::OwnKey;
 pub(crate) use prepare::{Preparation, PrepareError, Remembered};
-pub(crate) use ssh::Access;
+pub(crate) use ssh::{Access, DialError};

@@ -55,6 +55,9 @@ pub(crate) enum DialError {
         /// The user.
         user: String,
     },
+    /// The plugin does not know where it is (yet).
+    #[error("the plugin gives no address for the instance")]
+    NoAddress,
     /// The plugin or the configuration gives no usable login.
     #[error("{0}")]
     NoLogin(String),
@@ -92,7 +95,7 @@ impl Access {
             use_external_addr && !info.external_addr.is_empty() || info.internal_addr.is_empty();
         let address = if external { &info.external_addr } else { &info.internal_addr };
         if address.is_empty() {
-            return Err(DialError::NoLogin("the plugin gives no address for the instance".into()));
+            return Err(DialError::NoAddress);
         }
         let (host, port) = split_port(address, connector.protocol_port.unwrap_or(SSH_PORT));
         let mut logins: Vec<Login> = own.iter().map(|key| Login::Key(key.private())).collect();

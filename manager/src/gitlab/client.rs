@@ -89,6 +89,16 @@ pub(crate) struct Ack {
     pub(crate) update_interval: Option<Duration>,
 }
 
+/// A piece of a job's log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogPiece {
+    /// Where the server's log ends.
+    pub(crate) offset: u64,
+    pub(crate) bytes: bytes::Bytes,
+    /// Whether the log may hold secrets: the server then shows it to fewer people.
+    pub(crate) debug: bool,
+}
+
 /// What became of a piece of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patched {
@@ -202,17 +212,18 @@ impl Client {
         }
     }
 
-    /// Appends to a job's log. `offset` is where the server's log ends.
+    /// Appends to a job's log.
     pub(crate) async fn patch_trace(
         &self,
         job: u64,
         token: &Secret,
-        (offset, bytes): (u64, bytes::Bytes),
+        piece: LogPiece,
     ) -> Result<Patched, ApiError> {
+        let LogPiece { offset, bytes, debug } = piece;
         let end = offset + bytes.len() as u64;
         let response = self
             .http
-            .patch(format!("{}jobs/{job}/trace?debug_trace=false", self.api_url))
+            .patch(format!("{}jobs/{job}/trace?debug_trace={debug}", self.api_url))
             .header("JOB-TOKEN", token.reveal())
             .header("Content-Type", "text/plain")
             .header("Content-Range", format!("{offset}-{}", end.saturating_sub(1)))

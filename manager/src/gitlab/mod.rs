@@ -9,6 +9,6 @@ mod pace;
 mod wire;
 
 pub(crate) use client::{
-    Ack, ApiError, Client, FinalState, Finished, JobRequest, JobState, Patched,
+    Ack, ApiError, Client, FinalState, Finished, JobRequest, JobState, LogPiece, Patched,
 };
 pub(crate) use pace::Backoff;

@@ -13,6 +13,9 @@ use super::{Group, Inner};
 use crate::connect::Connection;
 use crate::state::{JobRecord, StateError};
 
+/// Jobs in a row that an instance may fail to take.
+const SLOT_FAILURES: u32 = 2;
+
 /// There is no slot to promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoCapacity {
@@ -72,7 +75,7 @@ impl Group {
             let coming = fleet.coming(limits);
             if coming < missing {
                 let wanted = (missing - coming).div_ceil(limits.fresh_slots().max(1));
-                let (allowed, bound) = fleet.creation.allow(wanted, fleet.costing(), limits, now);
+                let (allowed, bound) = fleet.may_create(wanted, limits, now);
                 if allowed < wanted {
                     let reason = bound.map_or(Reason::MaxInstances, |(reason, _)| reason);
                     return Err(NoCapacity::Bound(reason));
@@ -104,7 +107,10 @@ impl Group {
     pub(super) fn dispatch(self: &Arc<Self>, inner: &mut Inner) {
         let mut still = std::mem::take(&mut inner.waiters);
         while let Some(waiter) = still.pop_front() {
-            match inner.fleet.acquire(&self.parts.limits, &waiter.except) {
+            let limits = &self.parts.limits;
+            // Better the instance that failed it than none.
+            let slot = inner.fleet.acquire(limits, &waiter.except);
+            match slot.or_else(|| inner.fleet.acquire(limits, &[])) {
                 Some((instance, slot)) => {
                     inner.fleet.stop_waiting();
                     let connection = inner.connections.get(&instance).cloned();
@@ -206,8 +212,33 @@ impl Acquisition {
     }
 
     /// The instance's connection now; see [`Group::connection`].
-    pub(crate) async fn connection(&self) -> Option<Arc<Connection>> {
-        self.group.connection(&self.instance).await
+    pub(crate) fn connection(
+        &self,
+    ) -> impl Future<Output = Option<Arc<Connection>>> + Send + use<> {
+        let (group, instance) = (Arc::clone(&self.group), self.instance.clone());
+        async move { group.connection(&instance).await }
+    }
+
+    /// The slot did not take a job. The first time may be chance; an instance that fails
+    /// again and again takes no more jobs, for the next ones would wait for it in vain.
+    pub(crate) fn failed(&self) {
+        let is_lost = self.connection.as_ref().is_none_or(|it| it.lost().is_cancelled());
+        let failures = {
+            let mut inner = self.group.lock();
+            let failures = inner.slot_failures.entry(self.instance.clone()).or_default();
+            // A lost connection is made anew: that says nothing of the instance.
+            *failures += u32::from(!is_lost);
+            *failures
+        };
+        if failures >= SLOT_FAILURES {
+            self.give_up_instance(Reason::SlotFailed);
+        }
+    }
+
+    /// The instance gets no more jobs, and goes once it holds none.
+    pub(crate) fn give_up_instance(&self, reason: Reason) {
+        tracing::warn!(instance = %self.instance, reason = reason.as_str(), "giving the instance up");
+        self.group.drain(&self.instance, reason);
     }
 
     /// The job begins: it and the use of the instance are on disk before this returns.
@@ -217,7 +248,9 @@ impl Acquisition {
             let uses = inner.fleet.instance(&self.instance).map_or(0, |instance| instance.uses());
             let record = inner.records.entry(self.instance.clone()).or_default();
             record.uses = uses;
-            record.clone()
+            let record = record.clone();
+            inner.slot_failures.remove(&self.instance);
+            record
         };
         self.group.parts.state.begin_job(&self.group.parts.key, job, &record).await?;
         self.used.store(true, Ordering::Relaxed);

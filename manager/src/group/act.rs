@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use scheduler::Plan;
-use scheduler::fleet::{AskId, Gone, InstanceId, Vacant};
+use scheduler::fleet::{AskFailure, AskId, Gone, InstanceId, Vacant};
 use scheduler::plan::{Reason, Step};
 
 use super::{Group, Inner};
 use crate::connect::Connection;
-use crate::plugin::Outcome;
 use crate::state::AskRecord;
 
 impl Group {
@@ -24,7 +23,6 @@ impl Group {
                 }
                 Step::Prepare { id } => self.prepare(id),
                 Step::Drain { id, reason } => self.drain(id, *reason),
-                Step::Restore { id, reason } => self.restore_instance(id, *reason),
                 Step::Delete { instances } => {
                     self.delete(instances);
                     asked = true;
@@ -44,16 +42,17 @@ impl Group {
             let (state, key) = (&group.parts.state, &group.parts.key);
             if let Err(error) = state.put_ask(key, &ask.0.to_string(), AskRecord { n }).await {
                 tracing::error!(%error, "cannot write the intent down, nothing was asked for");
-                group.lock().fleet.ask_failed(ask, true, group.now().moment);
+                let now = group.now().moment;
+                group.lock().fleet.ask_failed(ask, AskFailure::NotSent, now);
                 group.changed.notify_one();
                 return;
             }
-            let outcome = group.parts.provider.create(n).await;
+            let answer = group.parts.provider.create(n).await;
             let now = group.now().moment;
             {
                 let mut inner = group.lock();
-                match outcome {
-                    Outcome::Done(accepted) => {
+                match answer {
+                    Ok(accepted) => {
                         if accepted < n {
                             tracing::warn!(
                                 asked = n,
@@ -63,17 +62,14 @@ impl Group {
                         }
                         inner.fleet.ask_accepted(ask, accepted, now);
                     }
-                    Outcome::Refused(why) => {
-                        tracing::warn!(asked = n, why, "the provider refused to create instances");
-                        inner.fleet.ask_failed(ask, true, now);
-                    }
-                    Outcome::Unknown(why) => {
-                        tracing::warn!(
-                            asked = n,
-                            why,
-                            "it is not known whether instances were created"
-                        );
-                        inner.fleet.ask_failed(ask, false, now);
+                    Err((failure, why)) => {
+                        let what = match failure {
+                            AskFailure::NotSent => "instances could not be asked for",
+                            AskFailure::Heard => "the provider refused to create instances",
+                            AskFailure::Silent => "it is not known whether instances were created",
+                        };
+                        tracing::warn!(asked = n, why, "{what}");
+                        inner.fleet.ask_failed(ask, failure, now);
                     }
                 }
                 group.forget_asks(&inner, usize::MAX);
@@ -82,19 +78,13 @@ impl Group {
         });
     }
 
-    fn drain(self: &Arc<Self>, id: &InstanceId, reason: Reason) {
+    /// Gives an instance no more jobs; it goes once it holds none.
+    pub(super) fn drain(&self, id: &InstanceId, reason: Reason) {
         tracing::info!(instance = %id, reason = reason.as_str(), "instance gets no more jobs");
         let now = self.now().moment;
         self.lock().fleet.drain(id, reason, now);
         self.connections_changed.notify_waiters();
-    }
-
-    fn restore_instance(self: &Arc<Self>, id: &InstanceId, reason: Reason) {
-        tracing::info!(instance = %id, reason = reason.as_str(), "instance is kept after all");
-        let now = self.now().moment;
-        let mut inner = self.lock();
-        inner.fleet.restored(id, now);
-        self.dispatch(&mut inner);
+        self.changed.notify_one();
     }
 
     fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) {
@@ -122,9 +112,9 @@ impl Group {
             close_all(connections).await;
             let ids: Vec<_> = vacant.iter().map(|vacant| vacant.id().clone()).collect();
             let accepted = match group.parts.provider.delete(ids).await {
-                Outcome::Done(accepted) => accepted,
-                Outcome::Refused(why) | Outcome::Unknown(why) => {
-                    tracing::warn!(why, "deleting instances failed, it is tried again");
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "deleting instances failed, it is tried again");
                     Vec::new()
                 }
             };
@@ -167,6 +157,7 @@ impl Group {
             tracing::warn!(instance = %gone.id, jobs = gone.lost_slots.len(), "instance disappeared");
         }
         inner.records.remove(&gone.id);
+        inner.slot_failures.remove(&gone.id);
         let connection = inner.connections.remove(&gone.id);
         self.connections_changed.notify_waiters();
         self.capacity_changed.notify_waiters();

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use scheduler::fleet::{AskId, InstanceId};
+use scheduler::fleet::{AskId, InstanceId, Known};
 use scheduler::plan::Reason;
 use scheduler::time::Moment;
 use scheduler::{Fleet, Limits, Now, Schedule};
@@ -64,6 +64,8 @@ struct Inner {
     /// Every ready instance has one.
     connections: BTreeMap<InstanceId, Arc<Connection>>,
     records: BTreeMap<InstanceId, InstanceRecord>,
+    /// Jobs in a row that an instance did not take.
+    slot_failures: BTreeMap<InstanceId, u32>,
     waiters: VecDeque<acquisition::Waiter>,
     next_waiter: u64,
     /// Everything is to go: the runner ends and is told to delete its instances.
@@ -98,7 +100,8 @@ impl Group {
             let slots: Vec<u32> =
                 jobs.iter().filter(|job| job.instance == id).map(|job| job.slot).collect();
             let id = InstanceId(id);
-            inner.fleet.recorded(id.clone(), record.uses, slots, now);
+            let known = Known { uses: record.uses, was_ready: record.remembered.ready, slots };
+            inner.fleet.recorded(id.clone(), known, now);
             inner.records.insert(id, record);
         }
         for (id, ask) in state.asks(key) {

@@ -1,17 +1,22 @@
 //! From running to ready, and back to ready after a lost connection.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use scheduler::fleet::{InstanceId, Phase};
+use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 
-use super::Group;
-use crate::connect::{Access, Connection, PrepareError, Remembered};
+use super::{Group, Inner};
+use crate::connect::{Access, Connection, DialError, PrepareError, Remembered};
 
 /// Waits between attempts while an instance comes up: short at first, since many come up
 /// within milliseconds.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks at jobs that are not ours.
+const STRANGERS_INTERVAL: Duration = Duration::from_secs(15);
+/// Some providers list an instance as running a moment before they know its address.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(60);
 
 impl Group {
     /// Begins to prepare an instance.
@@ -39,12 +44,14 @@ impl Group {
     /// Tries until it works, cannot work, or the instance is given up by its deadline.
     async fn keep_preparing(self: &Arc<Self>, id: &InstanceId) {
         let mut wait = FIRST_WAIT;
+        let begun = Instant::now();
         while self.is_worth_preparing(id) {
             let error = match self.prepare_once(id).await {
-                Ok(connection) => return self.prepared(id, connection),
+                Ok((connection, busy)) => return self.prepared(id, connection, busy),
                 Err(error) => error,
             };
-            if !error.may_pass() {
+            let no_address = matches!(error, PrepareError::Dial(DialError::NoAddress));
+            if !error.may_pass() || (no_address && begun.elapsed() > ADDRESS_LIMIT) {
                 tracing::warn!(instance = %id, %error, "instance cannot be prepared");
                 let now = self.now().moment;
                 self.lock().fleet.preparation_failed(id, now);
@@ -68,7 +75,11 @@ impl Group {
         })
     }
 
-    async fn prepare_once(&self, id: &InstanceId) -> Result<Connection, PrepareError> {
+    /// The connection, and the slots on which jobs of someone run that we do not know.
+    async fn prepare_once(
+        &self,
+        id: &InstanceId,
+    ) -> Result<(Connection, BTreeSet<u32>), PrepareError> {
         let step = "asking the plugin how to connect";
         let info = self
             .parts
@@ -78,11 +89,14 @@ impl Group {
             .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
         let mut remembered = self.remembered(id);
         // Our own key is there once an instance was prepared.
-        let own = remembered.ready.then_some(&self.parts.preparation.own_key);
+        let was_ready = remembered.ready;
+        let own = was_ready.then_some(&self.parts.preparation.own_key);
         let access = Access::new(&info, self.parts.use_external_addr, own)?;
         let result = self.parts.preparation.attempt(&access, &mut remembered).await;
         self.remember(id, remembered).await;
-        result
+        let connection = result?;
+        let busy = if was_ready { BTreeSet::new() } else { busy_slots(&connection).await? };
+        Ok((connection, busy))
     }
 
     fn remembered(&self, id: &InstanceId) -> Remembered {
@@ -96,11 +110,17 @@ impl Group {
             if inner.fleet.instance(id).is_none() {
                 return;
             }
-            let record = inner.records.entry(id.clone()).or_default();
+            let Inner { records, fleet, .. } = &mut *inner;
+            let record = records.entry(id.clone()).or_default();
             if record.remembered == remembered {
                 return;
             }
             record.remembered = remembered;
+            // The next process must ask it for jobs again.
+            let origin = fleet.instance(id).map(Instance::origin);
+            if origin == Some(Origin::Unrecorded) {
+                return;
+            }
             record.clone()
         };
         let (state, key) = (&self.parts.state, &self.parts.key);
@@ -109,7 +129,7 @@ impl Group {
         }
     }
 
-    fn prepared(self: &Arc<Self>, id: &InstanceId, connection: Connection) {
+    fn prepared(self: &Arc<Self>, id: &InstanceId, connection: Connection, busy: BTreeSet<u32>) {
         let connection = Arc::new(connection);
         let now = self.now().moment;
         let slots: Vec<u32> = {
@@ -119,7 +139,15 @@ impl Group {
                 let mode = if connection.facts.detached { "detached" } else { "attached" };
                 tracing::info!(instance = %id, mode, "instance is ready");
             }
-            inner.fleet.prepared(id, now);
+            if !busy.is_empty() {
+                tracing::warn!(
+                    instance = %id,
+                    jobs = busy.len(),
+                    "jobs run there that this manager does not know: the instance stays until they have ended"
+                );
+                self.watch_strangers(id.clone());
+            }
+            inner.fleet.prepared(id, busy, now);
             inner.connections.insert(id.clone(), Arc::clone(&connection));
             self.dispatch(&mut inner);
             let instance = inner.fleet.instance(id);
@@ -136,6 +164,32 @@ impl Group {
             self.arm(Arc::clone(&connection), slot);
         }
         self.watch(id.clone(), connection);
+    }
+
+    /// Looks from time to time whether jobs that we do not know have ended.
+    fn watch_strangers(self: &Arc<Self>, id: InstanceId) {
+        let group = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(STRANGERS_INTERVAL) => {}
+                    () = group.ending.cancelled() => return,
+                }
+                let busy = match group.connection(&id).await {
+                    Some(connection) => busy_slots(&connection).await,
+                    // It was given up, and they with it.
+                    None => Ok(BTreeSet::new()),
+                };
+                let Ok(busy) = busy else { continue };
+                let ended = busy.is_empty();
+                let now = group.now().moment;
+                group.lock().fleet.occupied(&id, busy, now);
+                if ended {
+                    group.changed.notify_one();
+                    return;
+                }
+            }
+        });
     }
 
     /// Prepares the instance anew when its connection is lost.
@@ -160,4 +214,12 @@ impl Group {
             }
         });
     }
+}
+
+async fn busy_slots(connection: &Connection) -> Result<BTreeSet<u32>, PrepareError> {
+    let step = "asking the instance for running jobs";
+    connection
+        .busy_slots()
+        .await
+        .map_err(|error| PrepareError::Step { step, why: error.to_string() })
 }

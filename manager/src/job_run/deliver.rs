@@ -1,10 +1,11 @@
 //! The end of a job that its agent told of: the rest of the log, the final state, and the
 //! word to the agent that nothing more is needed of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use job::wire::{Done, Finished as AgentFinished, from_agent, to_agent};
+
+use tokio::time::timeout;
 
 use super::follow::Follow;
 use super::log::{Delivery, MAX_PATCH_BYTES, Sent, UPDATE_INTERVAL, final_state};
@@ -12,26 +13,28 @@ use crate::gitlab::{Finished, JobState};
 
 /// An agent that was told that all is done ends at once; its slot is free then.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// An agent that has log to send sends it at once.
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 impl Follow<'_> {
-    /// Brings the whole log and the final state to the server.
+    /// Brings the whole log and the final state to the server. Where the server does not
+    /// take the log, the final state still comes, without the log's checksum.
     pub(super) async fn deliver(&mut self, finished: &AgentFinished) {
         let mut delivery = Delivery::default();
-        let state = final_state(
-            &self.outcome,
-            &self.record.failure_reasons,
-            Some((finished.log_bytes, finished.log_crc32)),
-        );
-        loop {
-            if self.server == JobState::Over {
-                return;
-            }
-            if !self.deliver_log(finished, &mut delivery).await {
-                return;
+        let reasons = self.record.failure_reasons.clone();
+        let whole = Some((finished.log_bytes, finished.log_crc32));
+        let mut state = final_state(&self.outcome, &reasons, whole);
+        while self.server != JobState::Over {
+            if state.log.is_some() && !self.deliver_log(finished, &mut delivery).await {
+                state.log = None;
+                continue;
             }
             match self.runner.client.finish(self.record.job, &self.token, &state).await {
                 Ok(Finished::Accepted | Finished::Over) => return,
                 Ok(Finished::NotYet(ack)) => {
+                    if delivery.is_over() {
+                        return;
+                    }
                     tokio::time::sleep(ack.update_interval.unwrap_or(UPDATE_INTERVAL)).await;
                 }
                 Ok(Finished::LogDiffers) if delivery.resend() => {
@@ -40,7 +43,9 @@ impl Follow<'_> {
                 }
                 Ok(Finished::LogDiffers) => {
                     tracing::error!("the server keeps saying that the log is not the whole");
-                    return;
+                    if state.log.take().is_none() {
+                        return;
+                    }
                 }
                 Err(error) => {
                     if !delivery.wait(&error).await {
@@ -51,7 +56,7 @@ impl Follow<'_> {
         }
     }
 
-    /// Sends the log to its end. `false` if the server will not have it.
+    /// Sends the log to its end. `false` if the server will not have it, or if it is lost.
     async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
         while self.pending.stored < finished.log_bytes {
             let piece = (self.pending.stored + MAX_PATCH_BYTES as u64).min(finished.log_bytes);
@@ -59,10 +64,10 @@ impl Follow<'_> {
                 self.give_credit().await;
                 if !self.read_on().await {
                     tracing::error!("the end of the log was lost with its instance");
-                    return true;
+                    return false;
                 }
             }
-            match self.pending.send(self.runner, self.record.job, &self.token).await {
+            match self.pending.send(self.runner, &self.record, &self.token).await {
                 Ok(Sent::Ack(ack)) => {
                     delivery.backoff.succeeded();
                     if ack.is_some_and(|ack| ack.job == JobState::Over) {
@@ -72,7 +77,7 @@ impl Follow<'_> {
                 }
                 Ok(Sent::NeedFrom(at)) => {
                     if !delivery.resend() {
-                        return true;
+                        return false;
                     }
                     self.restart_log(at).await;
                 }
@@ -95,13 +100,20 @@ impl Follow<'_> {
     async fn read_on(&mut self) -> bool {
         loop {
             let Some(line) = &mut self.line else {
-                match Self::join(&self.acquisition, &self.record, self.pending.end()).await {
+                match self.joiner.join(&self.acquisition, self.pending.end()).await {
                     Ok(line) => self.joined(line).await,
                     Err(_) => return false,
                 }
                 continue;
             };
-            match line.next().await {
+            let Ok(message) = timeout(READ_LIMIT, line.next()).await else {
+                self.line = None;
+                continue;
+            };
+            if message.is_some() {
+                self.joiner.heard();
+            }
+            match message {
                 Some(from_agent::Message::Log(log)) => {
                     if self.pending.take(log.offset, &log.data).is_ok() {
                         return true;
@@ -116,17 +128,19 @@ impl Follow<'_> {
 
     /// The agent may forget the job: the server has all of it.
     pub(super) async fn done(&mut self) {
-        if self.line.is_none()
-            && let Some(connection) = self.acquisition.bound_connection().map(Arc::clone)
-            && let Ok(line) = connection.attach(&self.record.job_key, self.pending.end()).await
-        {
-            self.line = Some(line);
-        }
-        self.say(to_agent::Message::Done(Done {})).await;
-        // The slot is free once the agent has gone.
-        if let Some(line) = &mut self.line {
-            let gone = async { while line.next().await.is_some() {} };
-            let _ = tokio::time::timeout(LEAVE_LIMIT, gone).await;
-        }
+        let leave = async {
+            if self.line.is_none()
+                && let Some(connection) = self.acquisition.connection().await
+                && let Ok(line) = connection.attach(&self.record.job_key, self.pending.end()).await
+            {
+                self.line = Some(line);
+            }
+            self.say(to_agent::Message::Done(Done {})).await;
+            // The slot is free once the agent has gone.
+            if let Some(line) = &mut self.line {
+                while line.next().await.is_some() {}
+            }
+        };
+        let _ = timeout(LEAVE_LIMIT, leave).await;
     }
 }

@@ -1,16 +1,18 @@
 //! Follows a job that has begun: its log to the server, the server's wishes to it, over
 //! as many connections as it takes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use job::outcome::{FailureReason, Outcome};
 use job::wire::{
     Abort, Attach, Cancel, Credit, Finished as AgentFinished, Go, from_agent, to_agent,
 };
+use scheduler::plan::Reason;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
-use super::interrupted;
+use super::join::Joiner;
 use super::log::{Ended, MAX_PATCH_BYTES, Pending, Sent, UPDATE_INTERVAL};
+use super::{interrupted, unix_seconds};
 use crate::connect::AgentLine;
 use crate::events::JobStep;
 use crate::gitlab::{Ack, JobState};
@@ -25,15 +27,18 @@ const WINDOW_BYTES: u64 = MAX_PATCH_BYTES as u64;
 /// After this time people see the begin of the log, and the server says how often it
 /// wants to hear of the job.
 const FIRST_UPDATE: Duration = Duration::from_secs(1);
-/// An agent that cannot be joined for so long, on an instance that can be reached, is
-/// lost.
-const JOIN_LIMIT: Duration = Duration::from_secs(60);
-const JOIN_PAUSE: Duration = Duration::from_millis(200);
+/// What an agent may send beyond its credit: what was on its way.
+const SLACK_BYTES: u64 = 64 * 1024;
+/// An agent kills what does not stop within seconds. One that was told to stop and does
+/// not end the job by then is stuck.
+const ABORT_LIMIT: Duration = Duration::from_secs(60);
+/// Jobs have an end everywhere; this is for those of records without one.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What following a job came to.
 pub(crate) enum Told<'a> {
     /// It ended.
-    Ended { record: JobRecord, ended: Ended<'a> },
+    Ended { record: Box<JobRecord>, ended: Ended<'a> },
     /// It goes on without us; the next process will find it in the state.
     Detached,
 }
@@ -43,7 +48,7 @@ impl Told<'_> {
     pub(super) fn without_agent(record: JobRecord, preamble: String, outcome: Outcome) -> Self {
         let rest = format!("{preamble}{}", outcome.last_line()).into_bytes();
         let ended = Ended::Without { outcome, stored: 0, rest, silent: false };
-        Self::Ended { record, ended }
+        Self::Ended { record: Box::new(record), ended }
     }
 }
 
@@ -52,6 +57,8 @@ enum Stop {
     Finished(AgentFinished),
     /// The agent, or the instance with it, is lost.
     Lost(String),
+    /// It may still be there, and does not do what it must.
+    Stuck(String),
     Detached,
 }
 
@@ -62,8 +69,11 @@ pub(crate) struct Follow<'a> {
     pub(super) token: Secret,
     pub(super) acquisition: Acquisition,
     pub(super) line: Option<AgentLine>,
+    pub(super) joiner: Joiner,
     pub(super) pending: Pending,
     credit: u64,
+    /// When the job must have ended, come what may.
+    overdue: Instant,
     /// What the server says of the job.
     pub(super) server: JobState,
     interrupting: bool,
@@ -82,6 +92,8 @@ impl<'a> Follow<'a> {
         Self {
             runner,
             token: Secret::new(record.token.clone()),
+            joiner: Joiner::new(&record.job_key),
+            overdue: Instant::now() + left(record.overdue_s),
             record,
             acquisition,
             line,
@@ -101,20 +113,28 @@ impl<'a> Follow<'a> {
             Stop::Detached => Told::Detached,
             Stop::Finished(finished) => {
                 self.outcome = finished.outcome.clone().unwrap_or_default();
-                let record = self.record.clone();
+                let record = Box::new(self.record.clone());
                 Told::Ended { record, ended: Ended::ByAgent(Box::new(self), finished) }
             }
-            Stop::Lost(why) => {
-                let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
-                let rest = self.last_words(&outcome).await;
-                let silent = self.server == JobState::Over;
-                let stored = self.pending.stored;
-                Told::Ended {
-                    record: self.record,
-                    ended: Ended::Without { outcome, stored, rest, silent },
-                }
+            Stop::Stuck(why) => {
+                self.acquisition.give_up_instance(Reason::SlotFailed);
+                self.without_agent(why).await
             }
+            Stop::Lost(why) => self.without_agent(why).await,
         }
+    }
+
+    /// The end of a job whose agent says nothing more.
+    async fn without_agent(mut self, why: String) -> Told<'a> {
+        let outcome = if self.interrupting {
+            interrupted()
+        } else {
+            Outcome::failure(FailureReason::RunnerSystemFailure, why)
+        };
+        let rest = self.last_words(&outcome).await;
+        let silent = self.server == JobState::Over;
+        let stored = self.pending.stored;
+        Told::Ended { record: Box::new(self.record), ended: Ended::Without { outcome, stored, rest, silent } }
     }
 
     pub(super) fn outcome(&self) -> &Outcome {
@@ -135,13 +155,17 @@ impl<'a> Follow<'a> {
         let mut ticks = interval_at(Instant::now() + FIRST_UPDATE, self.update_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let overdue = tokio::time::sleep_until(self.overdue);
             let Some(line) = &mut self.line else {
+                let from = self.pending.end();
                 tokio::select! {
-                    joined = Self::join(&self.acquisition, &self.record, self.pending.end()) => match joined {
+                    joined = self.joiner.join(&self.acquisition, from) => match joined {
                         Ok(line) => self.joined(line).await,
                         Err(why) => return Stop::Lost(why),
                     },
                     _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
+                    () = overdue => return self.stuck(),
+                    () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
                     () = detaching.cancelled() => return Stop::Detached,
                 }
                 continue;
@@ -153,15 +177,26 @@ impl<'a> Follow<'a> {
                     }
                 }
                 _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
+                () = overdue => return self.stuck(),
                 () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
                 () = detaching.cancelled() => return Stop::Detached,
             }
         }
     }
 
+    fn stuck(&self) -> Stop {
+        Stop::Stuck("the job's agent did not end the job when it had to".into())
+    }
+
     async fn heard(&mut self, message: Option<from_agent::Message>) -> Option<Stop> {
+        if message.is_some() {
+            self.joiner.heard();
+        }
         match message {
             Some(from_agent::Message::Log(log)) => {
+                if log.offset + log.data.len() as u64 > self.credit + SLACK_BYTES {
+                    return Some(Stop::Stuck("the job's agent sends more than it may".into()));
+                }
                 if let Err(end) = self.pending.take(log.offset, &log.data) {
                     tracing::debug!(
                         offset = log.offset,
@@ -189,27 +224,6 @@ impl<'a> Follow<'a> {
             }
         }
         None
-    }
-
-    /// A new line to the job, over the instance's connection of now. An error is final.
-    pub(super) async fn join(
-        acquisition: &Acquisition,
-        record: &JobRecord,
-        from: u64,
-    ) -> Result<AgentLine, String> {
-        let mut since: Option<Instant> = None;
-        loop {
-            let Some(connection) = acquisition.connection().await else {
-                return Err(format!("the instance {} was lost while the job ran", record.instance));
-            };
-            match connection.attach(&record.job_key, from).await {
-                Ok(line) => return Ok(line),
-                Err(error) if since.get_or_insert_with(Instant::now).elapsed() > JOIN_LIMIT => {
-                    return Err(format!("the job cannot be joined any more: {error}"));
-                }
-                Err(_) => tokio::time::sleep(JOIN_PAUSE).await,
-            }
-        }
     }
 
     pub(super) async fn joined(&mut self, line: AgentLine) {
@@ -245,7 +259,7 @@ impl<'a> Follow<'a> {
         let ack = if self.pending.is_empty() {
             self.runner.client.touch(self.record.job, &self.token).await.map(Some)
         } else {
-            match self.pending.send(self.runner, self.record.job, &self.token).await {
+            match self.pending.send(self.runner, &self.record, &self.token).await {
                 Ok(Sent::Ack(ack)) => Ok(ack),
                 Ok(Sent::NeedFrom(at)) => {
                     self.say(to_agent::Message::Attach(Attach { from: at })).await;
@@ -302,6 +316,7 @@ impl<'a> Follow<'a> {
         } else {
             Outcome::failure(FailureReason::JobCanceled, "canceled")
         };
+        self.overdue = self.overdue.min(Instant::now() + ABORT_LIMIT);
         let abort = Abort { reason: outcome.reason, message: outcome.message };
         self.say(to_agent::Message::Abort(abort)).await;
     }
@@ -333,5 +348,13 @@ impl<'a> Follow<'a> {
         }
         rest.extend_from_slice(outcome.last_line().as_bytes());
         rest
+    }
+}
+
+/// The time to a second of the wall clock; far away if there is none.
+fn left(overdue_s: u64) -> Duration {
+    match overdue_s {
+        0 => FAR,
+        at => Duration::from_secs(at.saturating_sub(unix_seconds(SystemTime::now()))).min(FAR),
     }
 }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use job::outcome::Outcome;
 
 use super::follow::Follow;
-use crate::gitlab::{Ack, ApiError, Backoff, FinalState, Finished, JobState, Patched};
+use crate::gitlab::{Ack, ApiError, Backoff, FinalState, Finished, JobState, LogPiece, Patched};
 use crate::runner::Runner;
 use crate::secret::Secret;
 use crate::state::JobRecord;
@@ -20,6 +20,8 @@ pub(super) const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// How often the whole log is sent again because the server's is not ours.
 const RESENDS: u32 = 3;
+/// How often what the server refuses is offered again.
+const REFUSALS: u32 = 3;
 
 /// The part of the log that the server does not have yet.
 #[derive(Debug, Default)]
@@ -74,7 +76,7 @@ impl Pending {
     pub(super) async fn send(
         &mut self,
         runner: &Runner,
-        job: u64,
+        record: &JobRecord,
         token: &Secret,
     ) -> Result<Sent, ApiError> {
         if self.bytes.is_empty() {
@@ -82,7 +84,8 @@ impl Pending {
         }
         let length = self.bytes.len().min(MAX_PATCH_BYTES);
         let piece = Bytes::copy_from_slice(&self.bytes[..length]);
-        match runner.client.patch_trace(job, token, (self.stored, piece)).await? {
+        let piece = LogPiece { offset: self.stored, bytes: piece, debug: record.debug_trace };
+        match runner.client.patch_trace(record.job, token, piece).await? {
             Patched::Stored(ack) => {
                 let _ = self.bytes.split_to(length);
                 self.stored += length as u64;
@@ -157,17 +160,21 @@ async fn deliver_rest(
     let mut pending = Pending { stored, bytes: BytesMut::from(rest) };
     let mut delivery = Delivery::default();
     while !pending.is_empty() {
-        match pending.send(runner, record.job, &token).await {
+        match pending.send(runner, record, &token).await {
             Ok(Sent::Ack(Some(ack))) if ack.job == JobState::Over => return,
             Ok(Sent::Ack(_)) => delivery.backoff.succeeded(),
             // The bytes before are lost with the instance: the last words still come.
             Ok(Sent::NeedFrom(at)) => {
+                if !delivery.resend() {
+                    break;
+                }
                 pending.restart(at);
                 pending.bytes.extend_from_slice(rest);
             }
             Err(error) => {
+                // The final state matters more than its log.
                 if !delivery.wait(&error).await {
-                    return;
+                    break;
                 }
             }
         }
@@ -175,9 +182,10 @@ async fn deliver_rest(
     let state = final_state(outcome, &record.failure_reasons, None);
     loop {
         match runner.client.finish(record.job, &token, &state).await {
-            Ok(Finished::NotYet(ack)) => {
+            Ok(Finished::NotYet(ack)) if !delivery.is_over() => {
                 tokio::time::sleep(ack.update_interval.unwrap_or(UPDATE_INTERVAL)).await
             }
+            Ok(Finished::NotYet(_)) => return,
             Ok(Finished::Accepted | Finished::Over | Finished::LogDiffers) => return,
             Err(error) => {
                 if !delivery.wait(&error).await {
@@ -205,12 +213,14 @@ pub(super) fn final_state(
 pub(super) struct Delivery {
     pub(super) backoff: Backoff,
     begun: tokio::time::Instant,
-    pub(super) resends: u32,
+    resends: u32,
+    refusals: u32,
 }
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { backoff: Backoff::default(), begun: tokio::time::Instant::now(), resends: 0 }
+        let begun = tokio::time::Instant::now();
+        Self { backoff: Backoff::default(), begun, resends: 0, refusals: 0 }
     }
 }
 
@@ -219,12 +229,18 @@ impl Delivery {
     pub(super) async fn wait(&mut self, error: &ApiError) -> bool {
         let retry_after = match error {
             ApiError::Temporary { retry_after, .. } => *retry_after,
+            // A proxy on the way may have said it.
+            ApiError::Forbidden(_) | ApiError::Refused(_) if self.refusals < REFUSALS => {
+                self.refusals += 1;
+                None
+            }
             ApiError::Forbidden(_) | ApiError::Refused(_) => {
+                self.refusals = 0;
                 tracing::error!(%error, "the server does not take the job's end");
                 return false;
             }
         };
-        if self.begun.elapsed() > DELIVERY_LIMIT {
+        if self.is_over() {
             tracing::error!(%error, "gave up telling the server how the job ended");
             return false;
         }
@@ -233,6 +249,11 @@ impl Delivery {
         }
         tokio::time::sleep(self.backoff.failed(retry_after)).await;
         true
+    }
+
+    /// Whether it took longer than makes sense.
+    pub(super) fn is_over(&self) -> bool {
+        self.begun.elapsed() > DELIVERY_LIMIT
     }
 
     /// Whether the whole log may be sent once more.

@@ -5,4 +5,4 @@ mod discovery;
 mod provider;
 
 pub(crate) use discovery::find;
-pub(crate) use provider::{Outcome, Provider, ProviderError};
+pub(crate) use provider::{Provider, ProviderError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mayfly_plugin::host::{CallError, Launch, StartFailure, Supervised, SupervisedStatus};
 use mayfly_plugin::{ConnectInfo, InstanceState};
-use scheduler::fleet::{InstanceId, Seen};
+use scheduler::fleet::{AskFailure, InstanceId, Seen};
 
 use super::discovery::{FindError, find};
 use crate::config::Autoscaler;
@@ -44,17 +44,6 @@ pub(crate) enum ProviderError {
 /// A running provider plugin.
 pub(crate) struct Provider {
     supervised: Supervised,
-}
-
-/// What a call changed, as far as it is known.
-#[derive(Debug)]
-pub(crate) enum Outcome<T> {
-    /// The provider did so much.
-    Done(T),
-    /// It said no.
-    Refused(String),
-    /// Nobody knows what it did.
-    Unknown(String),
 }
 
 impl Provider {
@@ -101,39 +90,34 @@ impl Provider {
         Ok(listed.into_iter().map(|i| (InstanceId(i.id), seen(i.state))).collect())
     }
 
-    /// Asks for `n` more instances.
-    pub(crate) async fn create(&self, n: u32) -> Outcome<u32> {
-        let plugin = match self.supervised.plugin("Increase", CHANGE_LIMIT).await {
-            Ok(plugin) => plugin,
-            // Nothing was sent.
-            Err(error) => return Outcome::Refused(error.to_string()),
-        };
-        outcome(plugin.increase(n, CHANGE_LIMIT).await)
+    /// Asks for `n` more instances. Returns how many were accepted, or what is known of a
+    /// failure and why it happened.
+    pub(crate) async fn create(&self, n: u32) -> Result<u32, (AskFailure, String)> {
+        let plugin = self.supervised.plugin("Increase", CHANGE_LIMIT).await;
+        let plugin = plugin.map_err(|error| (AskFailure::NotSent, error.to_string()))?;
+        plugin.increase(n, CHANGE_LIMIT).await.map_err(|error| {
+            let unknown = error.outcome_unknown();
+            let failure = if unknown { AskFailure::Silent } else { AskFailure::Heard };
+            (failure, error.to_string())
+        })
     }
 
     /// Asks to delete instances; those that were accepted. Deleting twice does no harm: a
     /// plugin that dies over it is asked again once it is back.
-    pub(crate) async fn delete(&self, ids: Vec<InstanceId>) -> Outcome<Vec<InstanceId>> {
+    pub(crate) async fn delete(&self, ids: Vec<InstanceId>) -> Result<Vec<InstanceId>, CallError> {
         let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
         let mut attempts = 0..DELETE_ATTEMPTS;
-        let answer = loop {
-            let plugin = match self.supervised.plugin("Decrease", CHANGE_LIMIT).await {
-                Ok(plugin) => plugin,
-                Err(error) => return Outcome::Refused(error.to_string()),
-            };
+        let deleted = loop {
+            let plugin = self.supervised.plugin("Decrease", CHANGE_LIMIT).await?;
             match plugin.decrease(ids.clone(), CHANGE_LIMIT).await {
                 Err(CallError::Gone { .. }) if attempts.next().is_some() => {
                     // The connection tells of the end a moment before the process does.
                     let _ = tokio::time::timeout(END_LIMIT, plugin.ended()).await;
                 }
-                answer => break answer,
+                answer => break answer?,
             }
         };
-        match outcome(answer) {
-            Outcome::Done(ids) => Outcome::Done(ids.into_iter().map(InstanceId).collect()),
-            Outcome::Refused(why) => Outcome::Refused(why),
-            Outcome::Unknown(why) => Outcome::Unknown(why),
-        }
+        Ok(deleted.into_iter().map(InstanceId).collect())
     }
 
     /// How to connect to an instance.
@@ -145,14 +129,6 @@ impl Provider {
     /// Ends the plugin. Instances stay.
     pub(crate) async fn stop(&self) {
         self.supervised.stop(SHUTDOWN_LIMIT).await;
-    }
-}
-
-fn outcome<T>(result: Result<T, CallError>) -> Outcome<T> {
-    match result {
-        Ok(done) => Outcome::Done(done),
-        Err(error) if error.outcome_unknown() => Outcome::Unknown(error.to_string()),
-        Err(error) => Outcome::Refused(error.to_string()),
     }
 }
 

@@ -12,10 +12,17 @@ pub(crate) struct JobRecord {
     pub(crate) token: String,
     /// Name of its directory on the instance.
     pub(crate) job_key: String,
+    /// Empty while it waits for one.
     pub(crate) instance: String,
     pub(crate) slot: u32,
     /// Failure reasons that the server knows.
     pub(crate) failure_reasons: Vec<String>,
+    /// When it must have ended, in seconds of the wall clock; 0 where nobody knows.
+    #[serde(default)]
+    pub(crate) overdue_s: u64,
+    /// `CI_DEBUG_TRACE` is on.
+    #[serde(default)]
+    pub(crate) debug_trace: bool,
 }
 
 /// An instance of ours.

@@ -9,6 +9,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::records::{AskRecord, InstanceRecord, JobRecord};
 
@@ -69,6 +70,8 @@ pub(crate) struct State {
     found: Arc<Found>,
     /// Keys of all asks that are written down.
     asks: Arc<Mutex<BTreeSet<String>>>,
+    /// Something could not be written. The database takes nothing from then on.
+    failed: CancellationToken,
 }
 
 /// What was there at the start.
@@ -110,7 +113,8 @@ impl State {
             .spawn(move || write_loop(&database, receiver))
             .map_err(|error| broken(error.to_string()))?;
         let asks = Arc::new(Mutex::new(found.asks.keys().cloned().collect()));
-        Ok(Self { path, requests, found: Arc::new(found), asks })
+        let failed = CancellationToken::new();
+        Ok(Self { path, requests, found: Arc::new(found), asks, failed })
     }
 
     /// Jobs of a runner that were running when the last process ended.
@@ -148,6 +152,11 @@ impl State {
             Change::PutInstance(key(runner, &job.instance), json(instance)),
         ])
         .await
+    }
+
+    /// A job waits for an instance.
+    pub(crate) async fn put_job(&self, runner: &str, job: &JobRecord) -> Result<(), StateError> {
+        self.write(vec![Change::PutJob(key(runner, &job.job.to_string()), json(job))]).await
     }
 
     pub(crate) async fn remove_job(&self, runner: &str, job: u64) -> Result<(), StateError> {
@@ -192,11 +201,32 @@ impl State {
             .send((changes, sender))
             .await
             .map_err(|_| broken("its writer has ended".into()))?;
-        match receiver.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(broken(why)),
-            Err(_) => Err(broken("its writer has ended".into())),
+        let why = match receiver.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(_) => "its writer has ended".into(),
+        };
+        self.failed.cancel();
+        Err(broken(why))
+    }
+
+    /// Cancelled once something could not be written: jobs may no longer be begun.
+    pub(crate) fn failed(&self) -> &CancellationToken {
+        &self.failed
+    }
+
+    /// Runners of which there are jobs or instances, beside these: how many of each.
+    pub(crate) fn others(&self, runners: &[String]) -> BTreeMap<String, (usize, usize)> {
+        let mut others: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let runner_of = |key: &String| key.split(SEPARATOR).next().unwrap_or_default().to_owned();
+        for key in self.found.jobs.keys() {
+            others.entry(runner_of(key)).or_default().0 += 1;
         }
+        for key in self.found.instances.keys() {
+            others.entry(runner_of(key)).or_default().1 += 1;
+        }
+        others.retain(|runner, _| !runners.contains(runner));
+        others
     }
 }
 
@@ -317,6 +347,8 @@ mod tests {
             instance: "i".into(),
             slot: 0,
             failure_reasons: Vec::new(),
+            overdue_s: 0,
+            debug_trace: false,
         }
     }
 

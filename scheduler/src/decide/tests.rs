@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{InstanceId, Seen, Vacant};
+use crate::fleet::{AskFailure, InstanceId, Seen, Vacant};
 use crate::limits::Throttle;
 
 fn now(seconds: u64) -> Now {
@@ -42,7 +43,7 @@ fn ready(count: usize) -> Fleet {
     fleet.listed(&list, now(0).moment, now(0).moment);
     for (n, (id, _)) in list.iter().enumerate() {
         fleet.preparing(id, now(0).moment);
-        fleet.prepared(id, now(n as u64).moment);
+        fleet.prepared(id, BTreeSet::new(), now(n as u64).moment);
     }
     fleet
 }
@@ -61,7 +62,6 @@ fn show_step(step: &Step) -> String {
         Step::Create { n, reason } => format!("create {n} {}", reason.as_str()),
         Step::Prepare { id } => format!("prepare {id}"),
         Step::Drain { id, reason } => format!("drain {id} {}", reason.as_str()),
-        Step::Restore { id, reason } => format!("restore {id} {}", reason.as_str()),
         Step::Delete { instances } => {
             let ids: Vec<_> = instances.iter().map(|(vacant, _)| vacant.id().0.clone()).collect();
             format!("delete {}", ids.join(","))
@@ -111,7 +111,7 @@ fn what_is_coming_is_not_made_twice() {
     }
     let ask = fleet.asked(3, &limits(), now(0).moment);
     assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(0))), "");
-    fleet.ask_failed(ask, false, now(1).moment);
+    fleet.ask_failed(ask, AskFailure::Silent, now(1).moment);
     assert_eq!(
         show(&decide(&fleet, &idle(0, 60), &limits(), now(5))),
         "",
@@ -168,21 +168,24 @@ fn a_busy_instance_is_drained_and_deleted_only_when_it_is_free() {
 }
 
 #[test]
-fn a_drain_is_taken_back_before_anything_is_created() {
-    let mut fleet = ready(2);
-    for name in ["i0", "i1"] {
-        fleet.drain(&id(name), Reason::IdleTooLong, now(50).moment);
-    }
-    fleet.wait();
-    let plan = decide(&fleet, &idle(0, 60), &limits(), now(51));
-    assert_eq!(show(&plan), "restore i0 needed_again; delete i1");
-    fleet.wait();
-    fleet.wait();
-    let plan = decide(&fleet, &idle(0, 60), &limits(), now(51));
-    assert_eq!(
-        show(&plan),
-        "restore i0 needed_again; restore i1 needed_again; create 1 jobs_waiting"
-    );
+fn a_busy_instance_that_is_draining_is_given_up_when_its_connection_does_not_come_back() {
+    let mut fleet = ready(1);
+    fleet.acquire(&limits(), &[]).expect("free");
+    fleet.drain(&id("i0"), Reason::MaxUseCount, now(5).moment);
+    fleet.preparing(&id("i0"), now(10).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(69));
+    assert_eq!((show(&plan).as_str(), plan.wake), ("", Some(now(70).moment)));
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(70))), "drain i0 unreachable");
+    // Back in time: nothing happens.
+    let mut back = fleet.clone();
+    back.prepared(&id("i0"), BTreeSet::new(), now(69).moment);
+    assert_eq!(show(&decide(&back, &idle(0, 60), &limits(), now(70))), "");
+    // Given up, it is not given up again.
+    fleet.drain(&id("i0"), Reason::Unreachable, now(70).moment);
+    fleet.preparing(&id("i0"), now(71).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(500))), "");
+    fleet.release(&id("i0"), 0, true, now(501).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(501))), "delete i0");
 }
 
 #[test]
@@ -239,7 +242,7 @@ fn running_instances_are_prepared_and_unrecorded_ones_go_when_they_are_known_to_
     fleet.listed(&[(id("a"), Seen::Running)], now(0).moment, now(0).moment);
     assert_eq!(show(&decide(&fleet, &idle(1, 60), &limits(), now(0))), "prepare a");
     fleet.preparing(&id("a"), now(0).moment);
-    fleet.prepared(&id("a"), now(1).moment);
+    fleet.prepared(&id("a"), BTreeSet::new(), now(1).moment);
     let plan = decide(&fleet, &idle(1, 60), &limits(), now(1));
     assert_eq!(show(&plan), "create 1 idle_target; delete a");
 }
@@ -263,6 +266,10 @@ fn creation_that_fails_is_held_back_and_says_so() {
     assert_eq!(plan.wake, Some(now(80).moment));
     let plan = decide(&fleet, &idle(3, 60), &limits(), now(80));
     assert_eq!(show(&plan), "create 1 idle_target; [2 held back: boot_failures]");
+    // Until that one has shown that it comes up, there is no other.
+    fleet.asked(1, &limits(), now(80).moment);
+    let plan = decide(&fleet, &idle(3, 60), &limits(), now(81));
+    assert_eq!((show(&plan).as_str(), plan.wake), ("[2 held back: boot_failures]", None));
 }
 
 /// One thing that may happen to a fleet.
@@ -326,7 +333,9 @@ impl World {
             }
             Event::Refuse | Event::Silence => {
                 if let Some((ask, _)) = self.calls.pop() {
-                    self.fleet.ask_failed(ask, matches!(event, Event::Refuse), moment);
+                    let heard = matches!(event, Event::Refuse);
+                    let failure = if heard { AskFailure::Heard } else { AskFailure::Silent };
+                    self.fleet.ask_failed(ask, failure, moment);
                 }
             }
             Event::Appear => {
@@ -370,10 +379,9 @@ impl World {
                 }
                 Step::Prepare { id } => {
                     self.fleet.preparing(&id, moment);
-                    self.fleet.prepared(&id, moment);
+                    self.fleet.prepared(&id, BTreeSet::new(), moment);
                 }
                 Step::Drain { id, reason } => self.fleet.drain(&id, reason, moment),
-                Step::Restore { id, .. } => self.fleet.restored(&id, moment),
                 Step::GiveUp { ask } => self.fleet.ask_given_up(ask, moment),
                 Step::Delete { instances } => {
                     let vacant: Vec<Vacant> =

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::Gone;
+use super::{Gone, Known};
 use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
@@ -104,6 +104,9 @@ pub struct Instance {
     slots: BTreeSet<u32>,
     uses: u32,
     drain_reason: Option<Reason>,
+    /// Since when the connection of a draining one is lost; `None` while it is up, and once
+    /// it was given up.
+    lost_since: Option<Moment>,
     /// When the delete call was sent last, and whether it was accepted.
     delete: Option<(Moment, bool)>,
     misses: u32,
@@ -124,6 +127,7 @@ impl Instance {
             slots: BTreeSet::new(),
             uses: 0,
             drain_reason: None,
+            lost_since: None,
             delete: None,
             misses: 0,
             missing_since: None,
@@ -185,6 +189,11 @@ impl Instance {
         self.drain_reason
     }
 
+    /// Since when the connection of a draining one is lost, unless it was given up.
+    pub fn lost_since(&self) -> Option<Moment> {
+        self.lost_since
+    }
+
     /// When the delete call was sent last, and whether it was accepted.
     pub fn delete_call(&self) -> Option<(Moment, bool)> {
         self.delete
@@ -219,10 +228,10 @@ impl Instance {
         self.slots.is_empty().then(|| Vacant(self.id.clone()))
     }
 
-    pub(super) fn restore(&mut self, uses: u32, slots: impl IntoIterator<Item = u32>) {
-        self.uses = uses;
-        self.was_ready = true;
-        self.slots.extend(slots);
+    pub(super) fn restore(&mut self, known: Known) {
+        self.uses = known.uses;
+        self.was_ready = known.was_ready;
+        self.slots.extend(known.slots);
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now: Moment) {
@@ -269,6 +278,7 @@ impl Instance {
     }
 
     pub(super) fn prepared(&mut self, now: Moment) {
+        self.lost_since = None;
         if self.phase >= Phase::Draining {
             return;
         }
@@ -282,25 +292,39 @@ impl Instance {
         }
     }
 
+    /// A reason that came first stays, but for that of an instance which cannot be reached
+    /// any more: its jobs must be given up.
     pub(super) fn drain(&mut self, reason: Reason, now: Moment) {
         if self.phase < Phase::Draining {
             self.drain_reason = Some(reason);
             self.enter(Phase::Draining, now);
+        } else if reason == Reason::Unreachable {
+            self.drain_reason = Some(reason);
+            self.lost_since = None;
         }
     }
 
-    pub(super) fn undrain(&mut self, now: Moment) {
-        if self.phase == Phase::Draining {
-            self.drain_reason = None;
-            self.enter(Phase::Ready, now);
+    pub(super) fn preparing(&mut self, now: Moment) {
+        if self.phase < Phase::Draining {
+            self.enter(Phase::Preparing, now);
+        } else if self.drain_reason != Some(Reason::Unreachable) {
+            self.lost_since.get_or_insert(now);
         }
     }
 
-    /// Whether a drain may be taken back: it is a good instance that was only not needed.
-    pub fn can_be_restored(&self) -> bool {
-        let only_surplus =
-            matches!(self.drain_reason, Some(Reason::IdleTooLong | Reason::OverLimit));
-        self.phase == Phase::Draining && only_surplus
+    /// Whether it left without ever having been of use, and not by our wish.
+    pub(super) fn never_came_up(&self) -> bool {
+        let by_itself =
+            matches!(self.drain_reason, None | Some(Reason::ReportedTimeout | Reason::Unreachable));
+        !self.was_ready && by_itself
+    }
+
+    /// Jobs of someone that we do not know hold these slots, and no others of theirs.
+    pub(super) fn occupied(&mut self, slots: BTreeSet<u32>, now: Moment) {
+        if self.slots.is_empty() != slots.is_empty() {
+            self.idle_since = now;
+        }
+        self.slots = slots;
     }
 
     pub(super) fn delete_sent(&mut self, now: Moment) {

@@ -39,7 +39,7 @@ fn ready(names: &[&str]) -> Fleet {
     for name in names {
         fleet.listed(&list(&format!("{name}=running")), at(0), at(0));
         fleet.preparing(&id(name), at(0));
-        fleet.prepared(&id(name), at(0));
+        fleet.prepared(&id(name), BTreeSet::new(), at(0));
     }
     fleet
 }
@@ -83,16 +83,16 @@ fn an_ask_without_an_answer_counts_until_a_later_list_tells() {
     let mut fleet = Fleet::default();
     fleet.listed(&[], at(0), at(0));
     let ask = fleet.asked(3, &limits(1, 0), at(10));
-    fleet.ask_failed(ask, true, at(11));
+    fleet.ask_failed(ask, AskFailure::Heard, at(11));
     assert_eq!(fleet.costing(), 3);
-    fleet.listed(&list("a=coming"), at(10), at(12));
-    assert_eq!(fleet.costing(), 3, "this list began before the call ended");
-    fleet.listed(&list("a=coming"), at(11), at(12));
+    fleet.listed(&list("a=coming"), at(15), at(15));
+    assert_eq!(fleet.costing(), 3, "its cloud may list the others a moment later");
+    fleet.listed(&list("a=coming"), at(16), at(16));
     assert_eq!(fleet.costing(), 1);
 
     // Silence may take effect later.
     let ask = fleet.asked(2, &limits(1, 0), at(20));
-    fleet.ask_failed(ask, false, at(30));
+    fleet.ask_failed(ask, AskFailure::Silent, at(30));
     fleet.listed(&list("a=coming"), at(40), at(40));
     assert_eq!(fleet.costing(), 3);
     fleet.listed(&list("a=coming b=coming"), at(60), at(60));
@@ -104,7 +104,7 @@ fn an_ask_without_an_answer_counts_until_a_later_list_tells() {
 #[test]
 fn origins_tell_who_wanted_an_instance() {
     let mut fleet = Fleet::default();
-    fleet.recorded(id("r"), 2, [0], at(0));
+    fleet.recorded(id("r"), Known { uses: 2, was_ready: true, slots: vec![0] }, at(0));
     fleet.listed(&list("r=running p=running"), at(0), at(0));
     fleet.listed(&list("r=running p=running u=running"), at(1), at(1));
     let origin = |name: &str| fleet.instance(&id(name)).expect("known").origin();
@@ -206,20 +206,6 @@ fn an_instance_is_never_used_more_often_than_it_may() {
 }
 
 #[test]
-fn a_drain_is_taken_back_only_from_a_good_instance() {
-    for (reason, restorable) in
-        [(Reason::IdleTooLong, true), (Reason::Unreachable, false), (Reason::MaxUseCount, false)]
-    {
-        let mut fleet = ready(&["a"]);
-        fleet.drain(&id("a"), reason, at(1));
-        assert_eq!(fleet.instance(&id("a")).expect("known").can_be_restored(), restorable);
-        let vacant = fleet.vacant(&id("a")).expect("no job");
-        fleet.deleting(&[vacant], at(2));
-        assert!(!fleet.instance(&id("a")).expect("known").can_be_restored());
-    }
-}
-
-#[test]
 fn what_the_provider_gave_up_on_is_drained_not_forgotten() {
     let mut fleet = ready(&["a"]);
     fleet.listed(&list("a=timeout"), at(1), at(1));
@@ -241,4 +227,46 @@ fn promises_and_waiting_jobs_are_counted() {
     fleet.stop_waiting();
     fleet.stop_waiting();
     assert_eq!((fleet.reserved(), fleet.waiting()), (0, 0));
+}
+
+#[test]
+fn an_ask_of_before_this_process_explains_instances_that_nobody_recorded() {
+    let mut fleet = Fleet::default();
+    fleet.recorded_ask(AskId(4), 1, at(0));
+    fleet.listed(&list("a=coming b=running"), at(0), at(0));
+    let origins: Vec<_> = fleet.instances().map(Instance::origin).collect();
+    assert_eq!(origins, [Origin::Asked, Origin::Unrecorded]);
+    assert_eq!(fleet.costing(), 2);
+}
+
+#[test]
+fn jobs_of_someone_unknown_keep_an_instance() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&list("a=running"), at(0), at(0));
+    fleet.preparing(&id("a"), at(0));
+    fleet.prepared(&id("a"), BTreeSet::from([1]), at(1));
+    assert_eq!(phases(&fleet), "a=draining");
+    assert_eq!(fleet.vacant(&id("a")), None);
+    fleet.occupied(&id("a"), BTreeSet::new(), at(9));
+    assert!(fleet.vacant(&id("a")).is_some());
+}
+
+#[test]
+fn instances_that_go_before_they_were_of_use_hold_creation_back() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    let ask = fleet.asked(3, &limits, at(0));
+    fleet.ask_accepted(ask, 3, at(0));
+    fleet.listed(&list("a=running b=coming c=coming"), at(1), at(1));
+    fleet.listed(&list("a=deleted b=deleted c=timeout"), at(2), at(2));
+    assert_eq!(fleet.creation.boot_failures(), 2);
+    fleet.listed(&list("c=deleted"), at(3), at(3));
+    assert_eq!(fleet.creation.boot_failures(), 3);
+
+    // One that was ready, or that we wanted gone, says nothing of the image.
+    let mut fleet = ready(&["a", "b"]);
+    fleet.drain(&id("b"), Reason::ShuttingDown, at(1));
+    fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
+    assert_eq!(fleet.creation.boot_failures(), 0);
 }
