@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::sshd::Keys;
 use support::{Event, GitLab, JobSpec, Manager, Runner, Sshd, State, seconds};
 
@@ -192,6 +193,43 @@ fn sources_are_cloned_then_fetched_and_artifacts_handed_on() {
         assert!(!trace.contains("Created fresh repository"), "{trace}");
         assert!(plain(&gitlab.trace(first)).contains("Created fresh repository"));
         assert_eq!(gitlab.archives(first).len(), 1);
+    });
+}
+
+#[test]
+fn private_submodules_reports_and_another_place_for_the_sources() {
+    everywhere(|gitlab, runner| {
+        let own_place = json!({"enabled": true});
+        let _manager = Manager::start(runner.max_instances(1).set("custom_build_dir", own_place));
+        let library = gitlab.repository("library");
+        library.commit(&[("code", "from the library")]);
+        let repository = gitlab.repository("project");
+        repository.add_submodule("lib", "../library.git", &library);
+        let report = json!({
+            "name": "junit", "paths": ["*.xml"], "when": "always",
+            "artifact_type": "junit", "artifact_format": "gzip",
+        });
+        let script = [
+            "cat lib/code",
+            "test \"$PWD\" = \"$CI_PROJECT_DIR\"",
+            "test \"$PWD\" = \"$CI_BUILDS_DIR/elsewhere\"",
+            "test \"$(cat $SECRET_FILE)\" = sesame",
+            "echo '<a/>' > a.xml; echo '<b/>' > b.xml",
+        ];
+        let job = JobSpec::script(script)
+            .git(&repository)
+            .file("SECRET_FILE", "sesame")
+            .variable("GIT_SUBMODULE_STRATEGY", "recursive")
+            .variable("GIT_CLONE_PATH", "$CI_BUILDS_DIR/elsewhere")
+            .artifacts_like(report);
+        let job = gitlab.enqueue(job);
+        gitlab.wait_for(job, State::Success, seconds(60));
+        let trace = plain(&gitlab.trace(job));
+        assert!(trace.contains("\nfrom the library"), "{trace}");
+        // One gzip stream per file, or the server could not tell them apart.
+        let archives = gitlab.archives(job);
+        let streams = archives[0].content.windows(3).filter(|w| *w == [0x1f, 0x8b, 8]).count();
+        assert_eq!(streams, 2);
     });
 }
 

@@ -59,7 +59,12 @@ impl Phase {
                 (Runner::openssh(&gitlab, &sshd), Some(sshd))
             }
         };
-        let runner = runner.max_instances(instances.into()).set("request_concurrency", 10);
+        // The intervals that an operator has who sets none.
+        let runner = runner
+            .max_instances(instances.into())
+            .set("request_concurrency", 10)
+            .autoscaler("update_interval", "1m")
+            .autoscaler("update_interval_when_expecting", "2s");
         let setup: Setup = Manager::setup().set("concurrent", 200).runner(with(runner));
         let mut manager = setup.start();
         manager.wait_until_up();

@@ -139,7 +139,7 @@ async fn a_killed_plugin_is_noticed_at_once() {
         let plugin = hosted.start(dummy.config).await.expect("Init");
         let process = hosted.process();
         // It hangs in a call when it is killed.
-        process.signal(rustix::process::Signal::STOP);
+        process.stop();
         let kill = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             process.kill();

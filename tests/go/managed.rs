@@ -57,7 +57,7 @@ fn refused(has_address: bool, has_user: bool, why: &str) {
         runner = runner.connector("username", "ci").connector("password", "word");
     }
     let mut manager = Manager::start(runner);
-    let log = manager.wait_for_log(r#"held back wanted=1 reason="boot_failures""#, seconds(20));
+    let log = manager.wait_for_log("instance cannot be prepared", seconds(30));
     let refused = log.lines().find(|line| line.contains("instance cannot be prepared"));
     assert!(refused.is_some_and(|line| line.contains(why)), "{log}");
     manager.wait_for_log("instance is gone", seconds(20));

@@ -73,6 +73,16 @@ impl Process {
         }
     }
 
+    /// Stops it, and waits until none of its threads runs.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        };
+        look_until(Duration::from_secs(5), is_stopped).expect("it stops");
+    }
+
     /// Kills it.
     pub fn kill(&self) {
         self.signal(Signal::KILL);

@@ -16,7 +16,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks at jobs that are not ours.
 const STRANGERS_INTERVAL: Duration = Duration::from_secs(15);
 /// Some providers list an instance as running a moment before they know its address.
-const ADDRESS_LIMIT: Duration = Duration::from_secs(60);
+const ADDRESS_LIMIT: Duration = Duration::from_secs(10);
 
 impl Group {
     /// Begins to prepare an instance.

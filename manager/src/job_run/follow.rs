@@ -134,7 +134,10 @@ impl<'a> Follow<'a> {
         let rest = self.last_words(&outcome).await;
         let silent = self.server == JobState::Over;
         let stored = self.pending.stored;
-        Told::Ended { record: Box::new(self.record), ended: Ended::Without { outcome, stored, rest, silent } }
+        Told::Ended {
+            record: Box::new(self.record),
+            ended: Ended::Without { outcome, stored, rest, silent },
+        }
     }
 
     pub(super) fn outcome(&self) -> &Outcome {

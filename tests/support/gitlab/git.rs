@@ -32,17 +32,35 @@ impl Repository {
 
     /// Adds one commit with these files to `main`; its hash.
     pub fn commit(&self, files: &[(&str, &str)]) -> String {
+        self.change(|work| {
+            for (name, content) in files {
+                let file = work.join(name);
+                let folder = file.parent().expect("a file has a folder");
+                std::fs::create_dir_all(folder).expect("a folder in the work tree");
+                std::fs::write(file, content).expect("a file in the work tree");
+            }
+            git(work, &["add", "-A"]);
+        })
+    }
+
+    /// Adds a commit with a submodule at `path`: the newest commit of another repository,
+    /// under a URL that may be relative.
+    pub fn add_submodule(&self, path: &str, url: &str, other: &Self) -> String {
+        self.change(|work| {
+            let modules = format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n");
+            std::fs::write(work.join(".gitmodules"), modules).expect("a file in the work tree");
+            git(work, &["add", "-A"]);
+            let link = format!("160000,{},{path}", other.head());
+            git(work, &["update-index", "--add", "--cacheinfo", &link]);
+        })
+    }
+
+    fn change(&self, how: impl FnOnce(&Path)) -> String {
         let work = tempfile::tempdir().expect("a directory for the work tree");
         let bare = self.path.display().to_string();
         git(work.path(), &["clone", "-q", &bare, "."]);
-        for (name, content) in files {
-            let file = work.path().join(name);
-            let folder = file.parent().expect("a file has a folder");
-            std::fs::create_dir_all(folder).expect("a folder in the work tree");
-            std::fs::write(file, content).expect("a file in the work tree");
-        }
         git(work.path(), &["checkout", "-q", "-B", "main"]);
-        git(work.path(), &["add", "-A"]);
+        how(work.path());
         let who = ["-c", "user.name=Test", "-c", "user.email=test@localhost"];
         git(
             work.path(),
