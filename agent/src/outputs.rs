@@ -8,6 +8,10 @@ use rustix::io::Errno;
 /// Most that is read from one output before the others get their turn.
 const READ_BYTES: usize = 256 * 1024;
 
+/// Each round reads more from every output than a pipe holds by itself (64 KiB, see
+/// pipe(7)).
+const DRAIN_ROUNDS: usize = 4;
+
 /// The open outputs. None of them ever blocks.
 #[derive(Default)]
 pub(crate) struct Outputs(Vec<OwnedFd>);
@@ -21,10 +25,24 @@ impl Outputs {
         self.0.iter()
     }
 
-    /// What is there to read now.
+    /// Some of what is there to read now.
     pub(crate) fn read(&mut self) -> Vec<u8> {
         let mut text = Vec::new();
         self.0.retain(|output| read_some(output, &mut text));
+        text
+    }
+
+    /// All that is in the pipes now. Not until they are empty: a process left in the
+    /// background may fill them faster than they are read.
+    pub(crate) fn drain(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for _ in 0..DRAIN_ROUNDS {
+            let before = text.len();
+            self.0.retain(|output| read_some(output, &mut text));
+            if text.len() == before {
+                break;
+            }
+        }
         text
     }
 }

@@ -26,8 +26,6 @@ use crate::store::Store;
 const LINGER: Duration = Duration::from_secs(5);
 /// Without pidfds an ended process is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Each round reads more from every output than a pipe holds (64 KiB, see pipe(7)).
-const DRAIN_ROUNDS: usize = 4;
 /// Listeners beyond this are turned away.
 const MAX_LISTENERS: usize = 8;
 
@@ -165,7 +163,8 @@ impl Supervisor {
         {
             current.running.feed_on();
         }
-        self.read_outputs();
+        let text = self.outputs.read();
+        self.work(&text);
         if ready.socket {
             self.accept();
         }
@@ -216,23 +215,9 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether there was anything to read.
-    fn read_outputs(&mut self) -> bool {
-        let text = self.outputs.read();
-        if text.is_empty() {
-            return false;
-        }
-        self.write(|trace, out| trace.work(&text, SystemTime::now(), out));
-        true
-    }
-
-    /// Reads what is in the pipes. Not until they are empty: a process left in the
-    /// background may fill them faster than they are read.
-    fn drain_outputs(&mut self) {
-        for _ in 0..DRAIN_ROUNDS {
-            if !self.read_outputs() {
-                return;
-            }
+    fn work(&mut self, text: &[u8]) {
+        if !text.is_empty() {
+            self.write(|trace, out| trace.work(text, SystemTime::now(), out));
         }
     }
 
@@ -318,7 +303,8 @@ impl Supervisor {
             return;
         };
         // What it printed last is in the pipe already.
-        self.drain_outputs();
+        let text = self.outputs.drain();
+        self.work(&text);
         let Some(current) = self.now_running.take() else {
             return;
         };
@@ -334,7 +320,8 @@ impl Supervisor {
     fn finish(&mut self) {
         self.hands.ahead = None;
         self.hands.reaper.kill_all();
-        self.drain_outputs();
+        let text = self.outputs.drain();
+        self.work(&text);
         let outcome = self.sequence.outcome();
         self.say(&outcome.last_line());
         self.write(|trace, out| trace.end(SystemTime::now(), out));

@@ -5,6 +5,7 @@
 //! the end of each in debug builds: an instance that is being deleted holds no job; a
 //! slot holds at most one; every instance that may cost money is counted.
 
+mod ask;
 mod instance;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,44 +15,9 @@ use crate::limits::{Creation, Existing, Limits};
 use crate::plan::Reason;
 use crate::time::{Moment, Now};
 
+pub use ask::{Answer, Ask, AskFailure, AskId};
 pub use instance::{Instance, InstanceId, Origin, Phase, Seen, Vacant};
 
-/// Names one ask for instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AskId(pub u64);
-
-/// Instances that the provider was asked for and has not listed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// Its name.
-    pub id: AskId,
-    /// How many are still to come, at worst.
-    pub outstanding: u32,
-    /// When it was sent; once it was accepted, when that was.
-    pub at: Moment,
-    /// What is known of it.
-    pub answer: Answer,
-}
-
-/// What the provider said to an ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The call is under way.
-    Pending,
-    /// It accepted so many as are outstanding.
-    Accepted,
-    /// It failed or did not answer: what it did shows in a list begun after that moment.
-    Unknown {
-        /// The list that tells the truth begins no earlier.
-        truth_after: Moment,
-    },
-}
-
-/// A list that begins this long after a call without an answer shows what the call did.
-const LATE_EFFECT: Duration = Duration::from_secs(60);
-/// The same after an error that the plugin told: its cloud may have acted nevertheless, and
-/// list it a moment later.
-const HEARD_EFFECT: Duration = Duration::from_secs(5);
 /// An instance that is missing from this many lists, and for this long, is gone.
 const MISSES: u32 = 3;
 const MISSING_FOR: Duration = Duration::from_secs(30);
@@ -80,17 +46,6 @@ pub struct Known {
     pub was_ready: bool,
     /// Slots whose jobs may still run.
     pub slots: Vec<u32>,
-}
-
-/// What became of an ask that was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AskFailure {
-    /// The provider never heard of it.
-    NotSent,
-    /// The provider said that it failed.
-    Heard,
-    /// Nothing is known.
-    Silent,
 }
 
 /// One instance group as we know it.
@@ -187,7 +142,7 @@ impl Fleet {
     /// later list. Must come before the first list.
     pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
-        let answer = Answer::Unknown { truth_after: now.after(LATE_EFFECT) };
+        let answer = AskFailure::Silent.answer(now);
         self.asks.push(Ask { id, outstanding: n, at: now, answer });
     }
 
@@ -215,13 +170,8 @@ impl Fleet {
     /// The call failed. What it did all the same shows later.
     pub fn ask_failed(&mut self, id: AskId, failure: AskFailure, now: Moment) {
         self.creation.call_failed(now);
-        let wait = match failure {
-            AskFailure::NotSent => Duration::ZERO,
-            AskFailure::Heard => HEARD_EFFECT,
-            AskFailure::Silent => LATE_EFFECT,
-        };
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
-            ask.answer = Answer::Unknown { truth_after: now.after(wait) };
+            ask.answer = failure.answer(now);
         }
     }
 

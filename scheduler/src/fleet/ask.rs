@@ -1,0 +1,65 @@
+//! One ask for instances, from its call to the lists that show what it did.
+
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// A list that begins this long after a call without an answer shows what the call did.
+const LATE_EFFECT: Duration = Duration::from_secs(60);
+/// The same after an error that the plugin told: its cloud may have acted nevertheless, and
+/// list it a moment later.
+const HEARD_EFFECT: Duration = Duration::from_secs(5);
+
+/// Names one ask for instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// Instances that the provider was asked for and has not listed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Its name.
+    pub id: AskId,
+    /// How many are still to come, at worst.
+    pub outstanding: u32,
+    /// When it was sent; once it was accepted, when that was.
+    pub at: Moment,
+    /// What is known of it.
+    pub answer: Answer,
+}
+
+/// What the provider said to an ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The call is under way.
+    Pending,
+    /// It accepted so many as are outstanding.
+    Accepted,
+    /// It failed or did not answer: what it did shows in a list begun after that moment.
+    Unknown {
+        /// The list that tells the truth begins no earlier.
+        truth_after: Moment,
+    },
+}
+
+/// What became of an ask that was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskFailure {
+    /// The provider never heard of it.
+    NotSent,
+    /// The provider said that it failed.
+    Heard,
+    /// Nothing is known.
+    Silent,
+}
+
+impl AskFailure {
+    /// What is known after such a failure.
+    pub(super) fn answer(self, now: Moment) -> Answer {
+        let wait = match self {
+            Self::NotSent => Duration::ZERO,
+            Self::Heard => HEARD_EFFECT,
+            Self::Silent => LATE_EFFECT,
+        };
+        Answer::Unknown { truth_after: now.after(wait) }
+    }
+}
