@@ -243,6 +243,7 @@ impl App {
             ends.spawn(served.end(limit));
         }
         while ends.join_next().await.is_some() {}
+        self.shared.state.settle().await;
         tracing::info!("mayfly has ended");
     }
 

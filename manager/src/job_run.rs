@@ -84,7 +84,7 @@ pub(crate) async fn run(
     let placed = match ack {
         Ok(ack) if ack.job == JobState::Over => {
             tracing::info!("the server has given the job to someone else, or canceled it");
-            return forget(&runner, job.id).await;
+            return runner.shared.state.remove_job(&runner.key, job.id);
         }
         Ok(ack) if ack.job == JobState::Canceling => {
             Err(Outcome::failure(FailureReason::JobCanceled, "canceled"))
@@ -139,14 +139,7 @@ async fn finish(runner: &Runner, told: Told<'_>) {
         () = runner.shared.detaching.cancelled(), if on_instance => return,
     };
     drop(kept);
-    forget(runner, id).await;
-}
-
-/// Nothing more is to be done for a job.
-async fn forget(runner: &Runner, job: u64) {
-    if let Err(error) = runner.shared.state.remove_job(&runner.key, job).await {
-        tracing::error!(%error, "cannot write the state");
-    }
+    runner.shared.state.remove_job(&runner.key, id);
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {

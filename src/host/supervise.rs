@@ -120,6 +120,7 @@ async fn keep_running(
     stopping: CancellationToken,
 ) {
     let mut backoff = MIN_BACKOFF;
+    let mut is_first = true;
     loop {
         let started = Instant::now();
         let start = Plugin::start(&launch, &config, &settings);
@@ -129,6 +130,9 @@ async fn keep_running(
         };
         let failure = match start {
             Ok(plugin) => {
+                if !std::mem::take(&mut is_first) {
+                    tracing::info!(binary = %launch.binary.display(), "plugin is up again");
+                }
                 let ended = plugin.ended();
                 let plugin = Arc::new(plugin);
                 let _ = sender.send(SupervisedStatus::Up(plugin));

@@ -30,7 +30,8 @@ impl Case {
     fn minimal() -> Self {
         let kept = directory();
         let config = json!({"machines": ["192.0.2.1:2222"], "taken": kept.path().join("taken")});
-        Self { name: "minimal", config, unknown: "", kept }
+        let unknown = "code = Unknown desc = there is no instance no-such-instance";
+        Self { name: "minimal", config, unknown, kept }
     }
 
     fn static_test() -> Self {

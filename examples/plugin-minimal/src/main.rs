@@ -80,6 +80,9 @@ impl InstanceGroup for Minimal {
     // into what the operator left open.
     async fn connect_info(&self, instance: String) -> Result<ConnectInfo, Error> {
         let (_, settings) = self.0.get().ok_or("init has not come yet")?;
+        if !self.is_taken(&instance) {
+            return Err(format!("there is no instance {instance}").into());
+        }
         Ok(ConnectInfo::new(settings.connector.clone()).internal(instance))
     }
 }

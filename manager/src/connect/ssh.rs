@@ -8,6 +8,7 @@ use mayfly_plugin::ConnectInfo;
 use russh::client::{self, Handle, Msg};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Disconnect, cipher};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,9 +16,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::own_key::OwnKey;
 use crate::secret::Secret;
 
-/// A peer that is gone is noticed after interval × (max + 1) = 9 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// A machine that is gone is noticed by the kernel, whose probes cost this process
+/// nothing: after 5 + 3 × 2 s of silence, or 10 s after something was sent.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBES: u32 = 3;
+const UNANSWERED_MILLIS: u32 = 10_000;
+/// A server that hangs on a machine that lives is noticed after interval × (max + 1).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_MAX: usize = 2;
+/// What is read from a connection at once.
+const READ_BYTES: usize = 4096;
 /// One attempt to connect, exchange keys and log in.
 const DIAL_LIMIT: Duration = Duration::from_secs(20);
 const SSH_PORT: u16 = 22;
@@ -130,7 +139,9 @@ impl Access {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        tune(&stream).map_err(|error| unreachable(error.to_string()))?;
+        // A packet is read in parts: without a buffer each costs a system call.
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
         let seen = SeenKey::default();
         let closed = CancellationToken::new();
         let verifier = Verifier {
@@ -260,6 +271,17 @@ impl Session {
     pub(crate) async fn disconnect(&self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }
+}
+
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    sockopt::set_tcp_user_timeout(stream, UNANSWERED_MILLIS)?;
+    Ok(())
 }
 
 async fn collect(channel: &mut Channel<Msg>) -> CommandOutput {

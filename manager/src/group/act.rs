@@ -138,15 +138,10 @@ impl Group {
             return;
         }
         let open: Vec<String> = inner.fleet.asks().iter().map(|ask| ask.id.0.to_string()).collect();
-        let group = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let (state, key) = (&group.parts.state, &group.parts.key);
-            for settled in state.ask_ids(key).into_iter().filter(|id| !open.contains(id)) {
-                if let Err(error) = state.remove_ask(key, &settled).await {
-                    tracing::error!(%error, "cannot write the state");
-                }
-            }
-        });
+        let (state, key) = (&self.parts.state, &self.parts.key);
+        for settled in state.ask_ids(key).into_iter().filter(|id| !open.contains(id)) {
+            state.remove_ask(key, &settled);
+        }
     }
 
     /// An instance left the fleet.
@@ -161,13 +156,8 @@ impl Group {
         let connection = inner.connections.remove(&gone.id);
         self.connections_changed.notify_waiters();
         self.capacity_changed.notify_waiters();
-        let (group, id) = (Arc::clone(self), gone.id.clone());
-        self.tasks.spawn(async move {
-            close_all(connection).await;
-            if let Err(error) = group.parts.state.remove_instance(&group.parts.key, &id.0).await {
-                tracing::error!(%error, "cannot write the state");
-            }
-        });
+        self.parts.state.remove_instance(&self.parts.key, &gone.id.0);
+        self.tasks.spawn(close_all(connection));
     }
 }
 

@@ -125,12 +125,15 @@ impl Group {
         let bound = plan.held_back.map(|(_, reason)| reason);
         if bound != inner.told_bound {
             inner.told_bound = bound;
-            if let Some((n, reason)) = plan.held_back {
-                tracing::info!(
-                    wanted = n,
-                    reason = reason.as_str(),
-                    "creation of instances is held back"
-                );
+            if let Some((wanted, reason)) = plan.held_back {
+                let reason = reason.as_str();
+                let what = "creation of instances is held back";
+                // Where no job waits for it, it happens with every job and matters little.
+                if plan.demand.waiting > plan.demand.free + plan.demand.coming {
+                    tracing::info!(wanted, reason, "{what}");
+                } else {
+                    tracing::debug!(wanted, reason, "{what}");
+                }
             }
         }
         plan

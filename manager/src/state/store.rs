@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
@@ -23,6 +24,8 @@ const ASKS: TableDefinition<'_, &str, &str> = TableDefinition::new("asks");
 const SEPARATOR: char = '\u{1f}';
 /// Changes that may wait for the writer.
 const QUEUE: usize = 1024;
+/// How long a record may outlive what it tells of.
+const REMOVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// State that cannot be used or written.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,8 @@ pub(crate) struct State {
     found: Arc<Found>,
     /// Keys of all asks that are written down.
     asks: Arc<Mutex<BTreeSet<String>>>,
+    /// Records that are over and still there.
+    removals: Arc<Mutex<Vec<Change>>>,
     /// Something could not be written. The database takes nothing from then on.
     failed: CancellationToken,
 }
@@ -114,7 +119,8 @@ impl State {
             .map_err(|error| broken(error.to_string()))?;
         let asks = Arc::new(Mutex::new(found.asks.keys().cloned().collect()));
         let failed = CancellationToken::new();
-        Ok(Self { path, requests, found: Arc::new(found), asks, failed })
+        let found = Arc::new(found);
+        Ok(Self { path, requests, found, asks, removals: Arc::default(), failed })
     }
 
     /// Jobs of a runner that were running when the last process ended.
@@ -159,8 +165,8 @@ impl State {
         self.write(vec![Change::PutJob(key(runner, &job.job.to_string()), json(job))]).await
     }
 
-    pub(crate) async fn remove_job(&self, runner: &str, job: u64) -> Result<(), StateError> {
-        self.write(vec![Change::RemoveJob(key(runner, &job.to_string()))]).await
+    pub(crate) fn remove_job(&self, runner: &str, job: u64) {
+        self.remove(Change::RemoveJob(key(runner, &job.to_string())));
     }
 
     pub(crate) async fn put_instance(
@@ -172,8 +178,8 @@ impl State {
         self.write(vec![Change::PutInstance(key(runner, id), json(instance))]).await
     }
 
-    pub(crate) async fn remove_instance(&self, runner: &str, id: &str) -> Result<(), StateError> {
-        self.write(vec![Change::RemoveInstance(key(runner, id))]).await
+    pub(crate) fn remove_instance(&self, runner: &str, id: &str) {
+        self.remove(Change::RemoveInstance(key(runner, id)));
     }
 
     pub(crate) async fn put_ask(
@@ -187,13 +193,42 @@ impl State {
         self.write(vec![Change::PutAsk(key, json(&ask))]).await
     }
 
-    pub(crate) async fn remove_ask(&self, runner: &str, id: &str) -> Result<(), StateError> {
+    pub(crate) fn remove_ask(&self, runner: &str, id: &str) {
         let key = key(runner, id);
         self.asks.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.write(vec![Change::RemoveAsk(key)]).await
+        self.remove(Change::RemoveAsk(key));
     }
 
-    async fn write(&self, changes: Vec<Change>) -> Result<(), StateError> {
+    /// What is over goes with the next write, or after a moment: a record too many costs
+    /// the next process a question, and a commit costs every job its time.
+    fn remove(&self, change: Change) {
+        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        removals.push(change);
+        if removals.len() == 1 {
+            let state = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(REMOVED_WITHIN).await;
+                state.settle().await;
+            });
+        }
+    }
+
+    /// Writes what waits to be written.
+    pub(crate) async fn settle(&self) {
+        if self.removals.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        if let Err(error) = self.write(Vec::new()).await {
+            tracing::error!(%error, "cannot write the state");
+        }
+    }
+
+    async fn write(&self, mut changes: Vec<Change>) -> Result<(), StateError> {
+        // Removals first: one of them may be of what is written anew.
+        changes.splice(0..0, {
+            let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *removals)
+        });
         let (sender, receiver) = oneshot::channel();
         let broken =
             |why: String| StateError::Broken { path: self.path.display().to_string(), why };
@@ -360,21 +395,21 @@ mod tests {
         for (runner, id) in [("https://a|1", 7), ("https://a|12", 8), ("https://a|1", 9)] {
             state.begin_job(runner, &job(id), &instance).await.expect("written");
         }
-        state.remove_job("https://a|1", 9).await.expect("written");
+        state.remove_job("https://a|1", 9);
         let instance = InstanceRecord { uses: 3, ..InstanceRecord::default() };
         state.put_instance("https://a|1", "i", &instance).await.expect("written");
+        state.remove_job("https://a|12", 8);
+        state.settle().await;
         drop(state);
         // The writer's thread ends with its last sender.
         let state = loop {
             match State::open(dir.path()) {
-                Err(StateError::InUse(_)) => {
-                    std::thread::sleep(std::time::Duration::from_millis(5))
-                }
+                Err(StateError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
                 other => break other.expect("opened"),
             }
         };
         assert_eq!(state.jobs("https://a|1"), [job(7)]);
-        assert_eq!(state.jobs("https://a|2"), []);
+        assert_eq!((state.jobs("https://a|2"), state.jobs("https://a|12")), (vec![], vec![]));
         assert_eq!(state.instances("https://a|1")[0].1.uses, 3);
     }
 
