@@ -132,7 +132,8 @@ pub(super) fn config(
         log_level: None,
         log_json: false,
         system_id: "r_mayflyexec00".into(),
-        state_dir: directory.join("state"),
+        // A first attempt that failed may still be closing its own.
+        state_dir: directory.join(format!("state-{isolation}")),
         config_dir: directory.to_owned(),
         runners: vec![runner],
     }
