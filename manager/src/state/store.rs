@@ -53,14 +53,40 @@ pub(crate) enum StateError {
     },
 }
 
-/// One change.
-enum Change {
-    PutJob(String, String),
-    RemoveJob(String),
-    PutInstance(String, String),
-    RemoveInstance(String),
-    PutAsk(String, String),
-    RemoveAsk(String),
+/// What a record tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Job,
+    Instance,
+    Ask,
+}
+
+impl Kind {
+    fn table(self) -> TableDefinition<'static, &'static str, &'static str> {
+        match self {
+            Self::Job => JOBS,
+            Self::Instance => INSTANCES,
+            Self::Ask => ASKS,
+        }
+    }
+}
+
+/// One change of one record.
+struct Change {
+    kind: Kind,
+    key: String,
+    /// `None` removes it.
+    value: Option<String>,
+}
+
+impl Change {
+    fn put(kind: Kind, key: String, record: &impl Serialize) -> Self {
+        Self { kind, key, value: Some(serde_json::to_string(record).unwrap_or_default()) }
+    }
+
+    fn remove(kind: Kind, key: String) -> Self {
+        Self { kind, key, value: None }
+    }
 }
 
 type Request = (Vec<Change>, oneshot::Sender<Result<(), String>>);
@@ -154,19 +180,19 @@ impl State {
         instance: &InstanceRecord,
     ) -> Result<(), StateError> {
         self.write(vec![
-            Change::PutJob(key(runner, &job.job.to_string()), json(job)),
-            Change::PutInstance(key(runner, &job.instance), json(instance)),
+            Change::put(Kind::Job, key(runner, &job.job.to_string()), job),
+            Change::put(Kind::Instance, key(runner, &job.instance), instance),
         ])
         .await
     }
 
     /// A job waits for an instance.
     pub(crate) async fn put_job(&self, runner: &str, job: &JobRecord) -> Result<(), StateError> {
-        self.write(vec![Change::PutJob(key(runner, &job.job.to_string()), json(job))]).await
+        self.write(vec![Change::put(Kind::Job, key(runner, &job.job.to_string()), job)]).await
     }
 
     pub(crate) fn remove_job(&self, runner: &str, job: u64) {
-        self.remove(Change::RemoveJob(key(runner, &job.to_string())));
+        self.remove(Change::remove(Kind::Job, key(runner, &job.to_string())));
     }
 
     pub(crate) async fn put_instance(
@@ -175,11 +201,11 @@ impl State {
         id: &str,
         instance: &InstanceRecord,
     ) -> Result<(), StateError> {
-        self.write(vec![Change::PutInstance(key(runner, id), json(instance))]).await
+        self.write(vec![Change::put(Kind::Instance, key(runner, id), instance)]).await
     }
 
     pub(crate) fn remove_instance(&self, runner: &str, id: &str) {
-        self.remove(Change::RemoveInstance(key(runner, id)));
+        self.remove(Change::remove(Kind::Instance, key(runner, id)));
     }
 
     pub(crate) async fn put_ask(
@@ -190,13 +216,13 @@ impl State {
     ) -> Result<(), StateError> {
         let key = key(runner, id);
         self.asks.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        self.write(vec![Change::PutAsk(key, json(&ask))]).await
+        self.write(vec![Change::put(Kind::Ask, key, &ask)]).await
     }
 
     pub(crate) fn remove_ask(&self, runner: &str, id: &str) {
         let key = key(runner, id);
         self.asks.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.remove(Change::RemoveAsk(key));
+        self.remove(Change::remove(Kind::Ask, key));
     }
 
     /// What is over goes with the next write, or after a moment: a record too many costs
@@ -284,20 +310,15 @@ fn commit<'a>(
     changes: impl Iterator<Item = &'a Change>,
 ) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    {
-        let mut jobs = transaction.open_table(JOBS)?;
-        let mut instances = transaction.open_table(INSTANCES)?;
-        let mut asks = transaction.open_table(ASKS)?;
-        for change in changes {
-            match change {
-                Change::PutJob(key, value) => drop(jobs.insert(key.as_str(), value.as_str())?),
-                Change::RemoveJob(key) => drop(jobs.remove(key.as_str())?),
-                Change::PutInstance(key, value) => {
-                    drop(instances.insert(key.as_str(), value.as_str())?)
-                }
-                Change::RemoveInstance(key) => drop(instances.remove(key.as_str())?),
-                Change::PutAsk(key, value) => drop(asks.insert(key.as_str(), value.as_str())?),
-                Change::RemoveAsk(key) => drop(asks.remove(key.as_str())?),
+    let mut changes: Vec<&Change> = changes.collect();
+    // Each table is opened once, and only if it changes: an open one costs pages.
+    changes.sort_by_key(|change| change.kind);
+    for of_table in changes.chunk_by(|a, b| a.kind == b.kind) {
+        let mut table = transaction.open_table(of_table[0].kind.table())?;
+        for Change { key, value, .. } in of_table {
+            match value {
+                Some(value) => drop(table.insert(key.as_str(), value.as_str())?),
+                None => drop(table.remove(key.as_str())?),
             }
         }
     }
@@ -364,10 +385,6 @@ fn select<T: DeserializeOwned>(
         }
     })
     .collect()
-}
-
-fn json(record: &impl Serialize) -> String {
-    serde_json::to_string(record).unwrap_or_default()
 }
 
 #[cfg(test)]
