@@ -1,7 +1,8 @@
 //! The composition root: a configuration becomes an app, the app runs, the app ends.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -11,9 +12,11 @@ use tokio_util::task::TaskTracker;
 use crate::commands::Exit;
 use crate::config::{self, Config};
 use crate::connect::{Agents, OwnKey, Preparation};
+use crate::console::{self, Question};
 use crate::events::Events;
 use crate::gitlab::Client;
 use crate::group::{Group, Parts};
+use crate::history::History;
 use crate::plugin::{Provider, ProviderError};
 use crate::runner::{Runner, Shared};
 use crate::shutdown::{Ending, Signals};
@@ -82,6 +85,7 @@ impl App {
         warn_of_others(&state, &config);
         let shared = Shared {
             state,
+            history: History::open(&config.state_dir),
             events: Events::default(),
             permits: Arc::new(Semaphore::new(config.concurrent as usize)),
             check_interval: config.check_interval,
@@ -98,6 +102,7 @@ impl App {
             shutdown_timeout: config.shutdown_timeout,
         };
         let agents = Arc::new(Agents::default());
+        app.tasks.spawn(app.console(&config.state_dir));
         let workshop = Arc::new(Workshop { config, shared, agents, own_key });
         let (runners, failures) = workshop.build_all().await;
         // All first take up what they had: it counts before new jobs do.
@@ -121,6 +126,21 @@ impl App {
             }
         }
         Ok(app)
+    }
+
+    /// Answers operators as long as the manager runs.
+    fn console(&self, state_dir: &Path) -> impl Future<Output = ()> + Send + use<> {
+        let (served, state_dir) = (Arc::clone(&self.served), state_dir.to_owned());
+        let started = Instant::now();
+        async move {
+            let answer = move |question: &Question| {
+                let served = served.lock().unwrap_or_else(PoisonError::into_inner);
+                let groups: Vec<_> = served.iter().map(|one| Arc::clone(&one.group)).collect();
+                drop(served);
+                console::answer(question, &groups, started.elapsed().as_secs_f64())
+            };
+            console::serve(&state_dir, answer).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
@@ -244,6 +264,7 @@ impl App {
         }
         while ends.join_next().await.is_some() {}
         self.shared.state.settle().await;
+        self.shared.history.flush();
         tracing::info!("mayfly has ended");
     }
 
@@ -318,6 +339,8 @@ impl Workshop {
         };
         let group = Group::new(Parts {
             key: config.key(),
+            name: config.name.clone(),
+            history: self.shared.history.clone(),
             limits: scheduler::Limits { provider_max_size, ..autoscaler.limits.clone() },
             schedule: autoscaler.schedule.clone(),
             provider,

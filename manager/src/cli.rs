@@ -33,6 +33,12 @@ enum Command {
     Run(commands::run::Flags),
     /// Run the pipeline file of the current repository on local instances
     Exec(commands::exec::Flags),
+    /// Say how a running manager stands
+    Status(commands::status::Flags),
+    /// Look at instances of a running manager, and send them away
+    Instance(commands::instance::Flags),
+    /// Say what happened to a job, an instance or the groups, and why
+    Explain(commands::explain::Flags),
     /// Look at a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -57,10 +63,10 @@ enum PluginCommand {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigFlags {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", env = "CONFIG_FILE")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "CONFIG_FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where recovery state is kept; wins over `state_dir` of the configuration
-    #[arg(long, value_name = "DIR", env = "MAYFLY_STATE_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "MAYFLY_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 }
 
@@ -70,6 +76,9 @@ pub(crate) fn run() -> ExitCode {
     let exit = match cli.command {
         Command::Run(flags) => commands::run::run(&flags, &cli.log),
         Command::Exec(flags) => commands::exec::run(&flags, &cli.log),
+        Command::Status(flags) => commands::status::run(&flags),
+        Command::Instance(flags) => commands::instance::run(&flags),
+        Command::Explain(flags) => commands::explain::run(&flags),
         Command::Config(ConfigCommand::Check(flags)) => commands::config_check::run(&flags),
         Command::Plugin(PluginCommand::Check(flags)) => {
             commands::plugin_check::run(&flags, &cli.log)

@@ -25,6 +25,7 @@ use crate::connect::{AgentLine, Connection};
 use crate::events::JobStep;
 use crate::gitlab::{Ack, Backoff, JobState};
 use crate::group::{Acquisition, Reservation};
+use crate::history::Event;
 use crate::runner::{Permit, Runner};
 use crate::secret::Secret;
 use crate::state::JobRecord;
@@ -62,6 +63,11 @@ pub(crate) async fn run(
     _permit: Permit,
 ) {
     runner.shared.events.tell(job.id, JobStep::Taken);
+    runner.tell(Event::JobReceived {
+        job: job.id,
+        name: job.job_info.name.clone(),
+        project: job.job_info.project_full_path.clone(),
+    });
     tracing::info!(
         name = job.job_info.name,
         project = job.job_info.project_full_path,
@@ -110,6 +116,7 @@ pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord, _permit: Opt
         let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
         return finish(&runner, Told::without_agent(record, String::new(), outcome)).await;
     }
+    runner.tell(Event::JobRecovered { job: record.job, instance: record.instance.clone() });
     let instance = scheduler::fleet::InstanceId(record.instance.clone());
     let acquisition = runner.group.recovered(instance, record.slot);
     let told = Follow::new(&runner, record, acquisition, None).run().await;
@@ -132,6 +139,12 @@ async fn finish(runner: &Runner, told: Told<'_>) {
             "job failed"
         );
     }
+    runner.tell(Event::JobEnded {
+        job: id,
+        success: outcome.success,
+        reason: outcome.reason().as_gitlab().into(),
+        message: outcome.message.clone(),
+    });
     let on_instance = matches!(ended, log::Ended::ByAgent(..));
     let kept = tokio::select! {
         kept = log::deliver(runner, &record, ended) => kept,
@@ -192,6 +205,7 @@ impl Placing<'_> {
     /// this process, the next one can tell the server.
     async fn remember(&self) -> std::convert::Infallible {
         tokio::time::sleep(REMEMBER_AFTER).await;
+        self.runner.tell(Event::JobWaits { job: self.job.id });
         let record = self.record(String::new(), None);
         if let Err(error) = self.runner.shared.state.put_job(&self.runner.key, &record).await {
             tracing::error!(%error, "cannot write down that a job waits");
@@ -221,6 +235,13 @@ impl Placing<'_> {
                 Ok(Err(Unplaced::Outcome(outcome))) => return Err(outcome),
                 Ok(Err(Unplaced::Slot(why))) => {
                     tracing::warn!(%instance, why, "the slot does not take the job, trying another");
+                    let (job, instance_id) = (self.job.id, instance.0.clone());
+                    let failed_with = why.clone();
+                    self.runner.tell(Event::SlotFailed {
+                        job,
+                        instance: instance_id,
+                        why: failed_with,
+                    });
                     last = why;
                     acquisition.failed();
                     failed.push(instance);
@@ -241,6 +262,11 @@ impl Placing<'_> {
             .shared
             .events
             .tell(self.job.id, JobStep::Bound { instance: acquisition.instance().0.clone() });
+        self.runner.tell(Event::JobBound {
+            job: self.job.id,
+            instance: acquisition.instance().0.clone(),
+            slot: acquisition.slot(),
+        });
         let mut plan = self.compose(acquisition, connection)?;
         let mut armed =
             connection.take_agent(acquisition.slot()).await.map_err(|e| slot(e.to_string()))?;
@@ -340,6 +366,8 @@ impl Placing<'_> {
             return Told::without_agent(record, self.preamble(None), outcome);
         }
         self.runner.shared.events.tell(self.job.id, JobStep::Begun);
+        let instance = record.instance.clone();
+        self.runner.tell(Event::JobBegun { job: self.job.id, instance });
         Follow::new(self.runner, record, acquisition, Some(line)).run().await
     }
 }

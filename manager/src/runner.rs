@@ -13,6 +13,7 @@ use crate::config;
 use crate::events::Events;
 use crate::gitlab::{ApiError, Backoff, Client, FinalState, JobRequest};
 use crate::group::{Group, NoCapacity, Reservation};
+use crate::history::{Event, History};
 use crate::job_run;
 use crate::secret::Secret;
 use crate::state::State;
@@ -24,6 +25,7 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) state: State,
+    pub(crate) history: History,
     pub(crate) events: Events,
     /// `concurrent`.
     pub(crate) permits: Arc<Semaphore>,
@@ -68,6 +70,10 @@ impl Runner {
         };
         let key = config.key();
         Self { key, client, group, shared, limit: Arc::new(Semaphore::new(limit)), config }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        self.shared.history.tell(&self.config.name, event);
     }
 
     /// Goes on with the jobs of the last process. They count as all do; where there are

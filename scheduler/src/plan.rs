@@ -31,6 +31,8 @@ pub enum Reason {
     ShuttingDown,
     /// A slot of it did not take a job, although its connection is up.
     SlotFailed,
+    /// An operator asked for it.
+    Operator,
     /// Bound: `max_instances`.
     MaxInstances,
     /// Bound: the most that the provider's group allows.
@@ -44,6 +46,57 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::JobsWaiting,
+        Self::IdleTarget,
+        Self::IdleTooLong,
+        Self::MaxUseCount,
+        Self::PreparationFailed,
+        Self::BootDeadline,
+        Self::Unreachable,
+        Self::ReportedTimeout,
+        Self::Unrecorded,
+        Self::OverLimit,
+        Self::ShuttingDown,
+        Self::SlotFailed,
+        Self::Operator,
+        Self::MaxInstances,
+        Self::ProviderMaxSize,
+        Self::ScaleThrottle,
+        Self::BootFailures,
+        Self::CallsFailing,
+    ];
+
+    /// The reason of a word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
+    /// What it means, for people; goes on after "because" or a colon.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::JobsWaiting => "jobs wait for a slot",
+            Self::IdleTarget => "the policy wants more idle slots",
+            Self::IdleTooLong => "it was idle for longer than idle_time and is not needed",
+            Self::MaxUseCount => "it has run as many jobs as max_use_count allows",
+            Self::PreparationFailed => "it cannot be made ready for jobs",
+            Self::BootDeadline => "it did not become ready in time",
+            Self::Unreachable => "its connection is lost and did not come back",
+            Self::ReportedTimeout => "the provider gave up on it",
+            Self::Unrecorded => "it was there before, and nothing is known of it",
+            Self::OverLimit => "there are more instances than max_instances allows",
+            Self::ShuttingDown => "the runner ends, and its instances with it",
+            Self::SlotFailed => "it failed to take jobs, or to end one",
+            Self::Operator => "an operator asked for it",
+            Self::MaxInstances => "max_instances is reached",
+            Self::ProviderMaxSize => "the provider's group allows no more",
+            Self::ScaleThrottle => "scale_throttle lets no more through now",
+            Self::BootFailures => "instances failed to come up: one is tried after a pause",
+            Self::CallsFailing => "the provider's calls fail: the next is made after a pause",
+        }
+    }
+
     /// The word in explanations, JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,6 +112,7 @@ impl Reason {
             Self::OverLimit => "over_limit",
             Self::ShuttingDown => "shutting_down",
             Self::SlotFailed => "slot_failed",
+            Self::Operator => "operator",
             Self::MaxInstances => "max_instances",
             Self::ProviderMaxSize => "provider_max_size",
             Self::ScaleThrottle => "scale_throttle",

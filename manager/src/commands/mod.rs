@@ -2,8 +2,11 @@
 
 pub(crate) mod config_check;
 pub(crate) mod exec;
+pub(crate) mod explain;
+pub(crate) mod instance;
 pub(crate) mod plugin_check;
 pub(crate) mod run;
+pub(crate) mod status;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,14 @@ pub(crate) fn load_config(flags: &crate::cli::ConfigFlags) -> Option<crate::conf
             eprintln!("{error}");
             None
         }
+    }
+}
+
+/// Where the state is. Without a configuration its directory is enough.
+pub(crate) fn state_dir(flags: &crate::cli::ConfigFlags) -> Option<std::path::PathBuf> {
+    match &flags.state_dir {
+        Some(dir) => Some(dir.clone()),
+        None => load_config(flags).map(|config| config.state_dir),
     }
 }
 

@@ -8,14 +8,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 /// Builds that are part of this program: architecture in Go's words, zstd.
 const EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/agents.rs"));
 
+/// Copies that may be under way at a time: each takes megabytes on its way.
+const COPIES: usize = 4;
+
 /// The agents of all architectures that there are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Agents {
     known: Mutex<BTreeMap<String, Arc<AgentBinary>>>,
+    /// Places for copies.
+    pub(super) copies: Semaphore,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { known: Mutex::default(), copies: Semaphore::new(COPIES) }
+    }
 }
 
 /// One agent build.

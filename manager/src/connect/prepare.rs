@@ -141,34 +141,35 @@ impl Preparation {
         let arch = look.arch()?.to_owned();
         let packing = look.packing();
         let agents = Arc::clone(&self.agents);
-        let wanted = look.get("agents").to_owned();
-        let load = move || {
-            let agent = agents.get(&arch).map_err(PrepareError::Unfit)?;
-            let there = wanted.split(' ').any(|hash| hash == agent.hash);
-            let step = "packing the agent";
-            let packed = (!there)
-                .then(|| agent.packed(packing))
-                .transpose()
-                .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
-            Ok::<_, PrepareError>((agent, packed))
-        };
         let step = "packing the agent";
-        let (agent, packed) = tokio::task::spawn_blocking(load)
+        let failed = |why: String| PrepareError::Step { step, why };
+        let load = move || agents.get(&arch);
+        let agent = blocking(load).await.map_err(failed)?.map_err(PrepareError::Unfit)?;
+        if look.get("agents").split(' ').any(|hash| hash == agent.hash) {
+            return Ok(agent);
+        }
+        let _place = self.agents.copies.acquire().await;
+        let packing_agent = Arc::clone(&agent);
+        let packed = blocking(move || packing_agent.packed(packing)).await.map_err(failed)?;
+        let packed = packed.map_err(|error| failed(error.to_string()))?;
+        let command = copy_command(look.get("base"), &agent.hash, packing);
+        let step = "copying the agent";
+        let output = session
+            .run(&command, packed, COPY_LIMIT)
             .await
-            .map_err(|error| PrepareError::Step { step, why: error.to_string() })??;
-        if let Some(packed) = packed {
-            let command = copy_command(look.get("base"), &agent.hash, packing);
-            let step = "copying the agent";
-            let output = session
-                .run(&command, packed, COPY_LIMIT)
-                .await
-                .map_err(|why| PrepareError::Step { step, why })?;
-            if !output.succeeded() {
-                return Err(PrepareError::Step { step, why: output.complaint() });
-            }
+            .map_err(|why| PrepareError::Step { step, why })?;
+        if !output.succeeded() {
+            return Err(PrepareError::Step { step, why: output.complaint() });
         }
         Ok(agent)
     }
+}
+
+/// Runs what would hold everything else up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 
 async fn dial(access: &Access, remembered: &mut Remembered) -> Result<Session, PrepareError> {

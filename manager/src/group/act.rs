@@ -9,6 +9,7 @@ use scheduler::plan::{Reason, Step};
 
 use super::{Group, Inner};
 use crate::connect::Connection;
+use crate::history::Event;
 use crate::state::AskRecord;
 
 impl Group {
@@ -35,6 +36,7 @@ impl Group {
 
     fn create(self: &Arc<Self>, n: u32, reason: Reason) {
         tracing::info!(n, reason = reason.as_str(), "asking for instances");
+        self.tell(Event::Asked { n, reason: reason.as_str().into() });
         let now = self.now().moment;
         let ask = self.lock().fleet.asked(n, &self.parts.limits, now);
         let group = Arc::clone(self);
@@ -59,6 +61,8 @@ impl Group {
                                 accepted,
                                 "the provider accepted fewer instances than asked"
                             );
+                            let why = "it gave no reason".into();
+                            group.tell(Event::AskFailed { n, accepted, why });
                         }
                         inner.fleet.ask_accepted(ask, accepted, now);
                     }
@@ -69,6 +73,7 @@ impl Group {
                             AskFailure::Silent => "it is not known whether instances were created",
                         };
                         tracing::warn!(asked = n, why, "{what}");
+                        group.tell(Event::AskFailed { n, accepted: 0, why });
                         inner.fleet.ask_failed(ask, failure, now);
                     }
                 }
@@ -81,6 +86,8 @@ impl Group {
     /// Gives an instance no more jobs; it goes once it holds none.
     pub(super) fn drain(&self, id: &InstanceId, reason: Reason) {
         tracing::info!(instance = %id, reason = reason.as_str(), "instance gets no more jobs");
+        let (instance, word) = (id.0.clone(), reason.as_str().into());
+        self.tell(Event::InstanceDrained { instance, reason: word });
         let now = self.now().moment;
         self.lock().fleet.drain(id, reason, now);
         self.connections_changed.notify_waiters();
@@ -98,6 +105,8 @@ impl Group {
             for (candidate, reason) in instances {
                 if inner.fleet.vacant(candidate.id()).is_some() {
                     tracing::info!(instance = %candidate.id(), reason = reason.as_str(), "deleting instance");
+                    let (instance, word) = (candidate.id().0.clone(), reason.as_str().into());
+                    self.tell(Event::InstanceDeleting { instance, reason: word });
                     connections.extend(inner.connections.remove(candidate.id()));
                     vacant.push(candidate.clone());
                 }
@@ -151,6 +160,11 @@ impl Group {
         } else {
             tracing::warn!(instance = %gone.id, jobs = gone.lost_slots.len(), "instance disappeared");
         }
+        self.tell(Event::InstanceGone {
+            instance: gone.id.0.clone(),
+            wanted: gone.wanted,
+            lost_jobs: gone.lost_slots.len(),
+        });
         inner.records.remove(&gone.id);
         inner.slot_failures.remove(&gone.id);
         let connection = inner.connections.remove(&gone.id);

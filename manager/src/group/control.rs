@@ -10,6 +10,7 @@ use scheduler::{decide, decide_end};
 use tokio::sync::mpsc;
 
 use super::Group;
+use crate::history::Event;
 
 /// First look after something was asked of the provider; doubles up to the configured
 /// interval.
@@ -131,6 +132,7 @@ impl Group {
                 // Where no job waits for it, it happens with every job and matters little.
                 if plan.demand.waiting > plan.demand.free + plan.demand.coming {
                     tracing::info!(wanted, reason, "{what}");
+                    self.tell(Event::HeldBack { wanted, reason: reason.into() });
                 } else {
                     tracing::debug!(wanted, reason, "{what}");
                 }

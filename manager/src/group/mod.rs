@@ -8,6 +8,7 @@ mod acquisition;
 mod act;
 mod control;
 mod prepare;
+mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,15 +24,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connect::{Connection, Preparation};
+use crate::history::{Event, History};
 use crate::plugin::Provider;
 use crate::state::{InstanceRecord, State};
 
 pub(crate) use acquisition::{Acquisition, NoCapacity, Reservation};
+pub(crate) use snapshot::{GroupStatus, InstanceStatus};
 
 /// What a group is made of.
 pub(crate) struct Parts {
     /// Names it in state.
     pub(crate) key: String,
+    /// Names it for people.
+    pub(crate) name: String,
+    pub(crate) history: History,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
     pub(crate) provider: Provider,
@@ -113,6 +119,10 @@ impl Group {
 
     fn now(&self) -> Now {
         Now { moment: Moment(self.started.elapsed()), wall: jiff::Timestamp::now() }
+    }
+
+    fn tell(&self, event: Event) {
+        self.parts.history.tell(&self.parts.name, event);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -8,6 +8,7 @@ use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 
 use super::{Group, Inner};
 use crate::connect::{Access, Connection, DialError, PrepareError, Remembered};
+use crate::history::Event;
 
 /// Waits between attempts while an instance comes up: short at first, since many come up
 /// within milliseconds.
@@ -53,6 +54,8 @@ impl Group {
             let no_address = matches!(error, PrepareError::Dial(DialError::NoAddress));
             if !error.may_pass() || (no_address && begun.elapsed() > ADDRESS_LIMIT) {
                 tracing::warn!(instance = %id, %error, "instance cannot be prepared");
+                let (instance, why) = (id.0.clone(), error.to_string());
+                self.tell(Event::InstanceUnfit { instance, why });
                 let now = self.now().moment;
                 self.lock().fleet.preparation_failed(id, now);
                 self.connections_changed.notify_waiters();
@@ -138,6 +141,9 @@ impl Group {
             if first {
                 let mode = if connection.facts.detached { "detached" } else { "attached" };
                 tracing::info!(instance = %id, mode, "instance is ready");
+                let since = inner.fleet.instance(id).map_or(now, Instance::known_since);
+                let after_s = now.since(since).as_secs_f64();
+                self.tell(Event::InstanceReady { instance: id.0.clone(), after_s });
             }
             if !busy.is_empty() {
                 tracing::warn!(
@@ -210,6 +216,7 @@ impl Group {
             };
             if is_current {
                 tracing::warn!(instance = %id, "the connection to the instance is lost, connecting again");
+                group.tell(Event::ConnectionLost { instance: id.0.clone() });
                 group.prepare(&id);
             }
         });

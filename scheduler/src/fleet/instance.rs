@@ -154,6 +154,11 @@ impl Instance {
         self.phase_since
     }
 
+    /// When it was first seen.
+    pub fn known_since(&self) -> Moment {
+        self.known_since
+    }
+
     /// Whether it was ready before.
     pub fn was_ready(&self) -> bool {
         self.was_ready

@@ -21,6 +21,8 @@ use crate::skipped;
 use crate::wait::{look_until, seconds};
 use accounts::Account;
 
+/// An OpenSSH server listens on 16 addresses at most; machines beyond share them.
+const ADDRESSES: u8 = 16;
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// An OpenSSH server that is about to be started.
@@ -158,7 +160,7 @@ impl Sshd {
             .map(|n| {
                 let name = format!("machine-{n:03}");
                 Machine {
-                    address: format!("127.0.77.{n}:{}", address.port()),
+                    address: format!("127.0.77.{}:{}", (n - 1) % ADDRESSES + 1, address.port()),
                     key_path: at("key"),
                     account: Account::create(&at(&name)),
                     name,
@@ -266,7 +268,7 @@ impl Machine {
 fn config(directory: &Path, setup: &Setup, machines: &[Machine]) -> String {
     let directory = directory.display();
     let mut text = setup.lines.clone();
-    for machine in machines {
+    for machine in machines.iter().take(ADDRESSES.into()) {
         let _ = writeln!(text, "ListenAddress {}", machine.address);
     }
     let _ = write!(

@@ -1,0 +1,89 @@
+//! The operator's way into a running manager: a socket in its state directory, one
+//! question and one answer per connection, both a line of JSON. Whoever may read the state
+//! may ask.
+
+mod ask;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::group::{Group, GroupStatus};
+
+pub(crate) use ask::ask;
+pub(crate) use serve::serve;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// How everything stands.
+    Status,
+    /// An instance shall get no more jobs, and go.
+    Drain { instance: String },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Status(Status),
+    /// The instance is draining, with so many jobs on it.
+    Draining {
+        jobs: u32,
+    },
+    /// It cannot be done, for this reason.
+    Refused(String),
+}
+
+/// A running manager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) up_s: f64,
+    pub(crate) groups: Vec<GroupStatus>,
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("console.sock")
+}
+
+/// Answers from what the groups say.
+pub(crate) fn answer(question: &Question, groups: &[Arc<Group>], up_s: f64) -> Answer {
+    match question {
+        Question::Status => Answer::Status(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            up_s,
+            groups: groups.iter().map(|group| group.status()).collect(),
+        }),
+        Question::Drain { instance } => {
+            match groups.iter().find_map(|group| group.drain_by_hand(instance)) {
+                Some(jobs) => Answer::Draining { jobs },
+                None => Answer::Refused(format!("there is no instance {instance:?}")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_are_plain_json() {
+        let cases = [
+            (Question::Status, r#"{"ask":"status"}"#),
+            (Question::Drain { instance: "i".into() }, r#"{"ask":"drain","instance":"i"}"#),
+        ];
+        for (question, text) in cases {
+            assert_eq!(serde_json::to_string(&question).expect("JSON"), text);
+            assert_eq!(serde_json::from_str::<Question>(text).expect("read"), question);
+        }
+        let answer = serde_json::to_string(&Answer::Draining { jobs: 2 }).expect("JSON");
+        assert_eq!(answer, r#"{"draining":{"jobs":2}}"#);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a group looks like from outside, for operators and programs.
+
+use scheduler::fleet::{Instance, InstanceId, Phase};
+use scheduler::plan::Reason;
+use scheduler::time::Moment;
+use scheduler::{Limits, decide};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+
+/// One group. Times are seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupStatus {
+    /// The `[[runners]]` entry's name.
+    pub(crate) runner: String,
+    /// The most instances, and how many may cost money now.
+    pub(crate) max_instances: u32,
+    pub(crate) costing: u32,
+    /// Of those, asked for and not seen yet.
+    pub(crate) asked: u32,
+    pub(crate) slots: SlotStatus,
+    /// Instances that are wanted and not asked for, and why not.
+    pub(crate) held_back: Option<HeldBack>,
+    pub(crate) instances: Vec<InstanceStatus>,
+}
+
+/// Slots and those who want them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SlotStatus {
+    pub(crate) used: u32,
+    pub(crate) free: u32,
+    pub(crate) coming: u32,
+    /// Jobs that wait for one.
+    pub(crate) waiting: u32,
+    /// How many the policy wants idle.
+    pub(crate) idle_target: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HeldBack {
+    pub(crate) wanted: u32,
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct InstanceStatus {
+    pub(crate) id: String,
+    /// `creating`, `running`, `preparing`, `ready`, `draining` or `deleting`.
+    pub(crate) phase: String,
+    pub(crate) phase_s: f64,
+    /// Whether its connection is up.
+    pub(crate) connected: bool,
+    /// Slots that run jobs, of how many.
+    pub(crate) used: Vec<u32>,
+    pub(crate) capacity: u32,
+    /// Jobs that began on it, of how many (0: no limit).
+    pub(crate) uses: u32,
+    pub(crate) max_uses: u32,
+    /// How long it has run no job, if it runs none.
+    pub(crate) idle_s: Option<f64>,
+    /// Why it gets no more jobs.
+    pub(crate) drain_reason: Option<String>,
+}
+
+impl Group {
+    /// How it stands now.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let now = self.now();
+        let limits = &self.parts.limits;
+        let inner = self.lock();
+        let plan = decide(&inner.fleet, self.parts.schedule.at(now.wall), limits, now);
+        let demand = plan.demand;
+        let status = |instance: &Instance| {
+            let connected = inner.connections.contains_key(instance.id());
+            instance_status(instance, connected, limits, now.moment)
+        };
+        GroupStatus {
+            runner: self.parts.name.clone(),
+            max_instances: limits.most_instances().0,
+            costing: inner.fleet.costing(),
+            asked: inner.fleet.asks().iter().map(|ask| ask.outstanding).sum(),
+            slots: SlotStatus {
+                used: demand.acquired,
+                free: demand.free,
+                coming: demand.coming,
+                waiting: demand.waiting,
+                idle_target: demand.idle_target,
+            },
+            held_back: plan
+                .held_back
+                .map(|(wanted, reason)| HeldBack { wanted, reason: reason.as_str().into() }),
+            instances: inner.fleet.instances().map(status).collect(),
+        }
+    }
+
+    /// An operator wants an instance gone: it gets no more jobs, and goes once it holds
+    /// none. Returns how many jobs it holds; `None` if there is no such instance.
+    pub(crate) fn drain_by_hand(&self, id: &str) -> Option<u32> {
+        let id = InstanceId(id.to_owned());
+        let jobs = {
+            let inner = self.lock();
+            let instance = inner.fleet.instance(&id)?;
+            if instance.phase() >= Phase::Draining {
+                return Some(instance.acquired());
+            }
+            instance.acquired()
+        };
+        self.drain(&id, Reason::Operator);
+        Some(jobs)
+    }
+}
+
+fn instance_status(
+    instance: &Instance,
+    connected: bool,
+    limits: &Limits,
+    now: Moment,
+) -> InstanceStatus {
+    let seconds = |since: Moment| now.since(since).as_secs_f64();
+    let is_idle = instance.acquired() == 0 && instance.was_ready();
+    InstanceStatus {
+        id: instance.id().0.clone(),
+        phase: instance.phase().as_str().into(),
+        phase_s: seconds(instance.phase_since()),
+        connected,
+        used: instance.slots().collect(),
+        capacity: limits.capacity,
+        uses: instance.uses(),
+        max_uses: limits.max_use_count,
+        idle_s: is_idle.then(|| seconds(instance.idle_since())),
+        drain_reason: instance.drain_reason().map(|reason| reason.as_str().into()),
+    }
+}
