@@ -63,7 +63,7 @@ fn jobs_instances_and_decisions_are_explained() {
     manager.wait_for_exit(seconds(20));
     let (code, text) = ask(&manager, &["explain", "instance", &instance]);
     assert_eq!(code, Some(0), "{text}");
-    let story = ["is ready", "has slot 0", "is deleted: it has run as many jobs", "is gone"];
+    let story = ["is ready", "has slot 0", "is deleted: max_use_count", "is gone"];
     assert_story(&text, &story);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 

@@ -79,7 +79,7 @@ impl Reason {
             Self::JobsWaiting => "jobs wait for a slot",
             Self::IdleTarget => "the policy wants more idle slots",
             Self::IdleTooLong => "it was idle for longer than idle_time and is not needed",
-            Self::MaxUseCount => "it has run as many jobs as max_use_count allows",
+            Self::MaxUseCount => "max_use_count jobs have run on it",
             Self::PreparationFailed => "it cannot be made ready for jobs",
             Self::BootDeadline => "it did not become ready in time",
             Self::Unreachable => "its connection is lost and did not come back",
