@@ -113,6 +113,32 @@ fn sigterm_leaves_jobs_running_and_the_next_start_goes_on() {
     });
 }
 
+/// While the ending waits for a job without an instance, the loop still runs: a job that
+/// was left to its agent must keep its instance.
+#[test]
+fn an_orderly_end_never_deletes_under_a_job() {
+    let gitlab = GitLab::start();
+    gitlab.set_update_interval(seconds(1));
+    let runner = Runner::local(&gitlab)
+        .max_instances(2)
+        .max_use_count(1)
+        .plugin_config("boot_time", "3s")
+        .idle_time(seconds(0));
+    let mut manager = Manager::start(runner);
+    let job = gitlab.enqueue(talking(160));
+    gitlab.wait_for_trace(job, "line-3-", seconds(60));
+    let waits = gitlab.enqueue(JobSpec::script(["true"]));
+    gitlab.wait_for(waits, State::Running, seconds(10));
+    manager.terminate();
+    assert_eq!(manager.wait_for_exit(seconds(30)).code, Some(0));
+    assert!(!manager.log().contains("deleting instance"), "{}", manager.log());
+    manager.restart();
+    let audit = gitlab.wait_for(job, State::Failed, seconds(60));
+    assert_eq!(audit.exit_code, Some(23), "{}", gitlab.trace(job));
+    assert_whole(&gitlab.trace(job), 160);
+    gitlab.wait_for(waits, State::Success, seconds(60));
+}
+
 #[test]
 fn sigquit_lets_jobs_end_and_takes_no_more() {
     let gitlab = GitLab::start();

@@ -37,8 +37,12 @@ impl Slot {
         let file = open(base, number).map_err(|error| Taken::Error(Error::io(&what)(error)))?;
         let deadline = Instant::now() + MAKE_ROOM;
         let mut asked = false;
+        // Someone who only asks whether a job runs there holds the lock for a moment.
+        let mut looks = 0;
         while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            looks += 1;
             match read_holder(&file) {
+                _ if looks <= 2 => {}
                 Some(Holder::Job(key)) => return Err(Taken::Running(key)),
                 // The lock tells that the process lives; only it can have written its id.
                 Some(Holder::Waiting(pid)) if !asked => {

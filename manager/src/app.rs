@@ -353,6 +353,7 @@ impl Workshop {
             update_interval: autoscaler.update_interval,
             update_interval_when_expecting: autoscaler.update_interval_when_expecting,
             state: self.shared.state.clone(),
+            detaching: self.shared.detaching.clone(),
         });
         Ok(Arc::new(Runner::new(config.clone(), client, group, self.shared.clone())))
     }

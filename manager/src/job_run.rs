@@ -110,7 +110,8 @@ pub(crate) async fn run(
 }
 
 /// Goes on with a job that ran under the last process.
-pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord, _permit: Option<Permit>) {
+pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord) {
+    let _permit = runner.hold_permit();
     if record.instance.is_empty() {
         let why = "the runner manager ended before the job had an instance";
         let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use job::outcome::FailureReason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
 
 use crate::config;
@@ -87,8 +87,7 @@ impl Runner {
             );
             let span = tracing::info_span!("job", runner = self.config.name, job = record.job);
             let runner = Arc::clone(self);
-            let permit = self.permit_now();
-            self.shared.jobs.spawn(job_run::recover(runner, record, permit).instrument(span));
+            self.shared.jobs.spawn(job_run::recover(runner, record).instrument(span));
         }
     }
 
@@ -169,15 +168,19 @@ impl Runner {
         }
     }
 
+    /// Holds a permit, as soon as there is one, until the handle is dropped. Whoever asks
+    /// later gets one later.
+    pub(crate) fn hold_permit(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let runner = Arc::clone(self);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let _permit = runner.permit().await;
+            std::future::pending().await
+        }))
+    }
+
     async fn permit(&self) -> Option<Permit> {
         let entry = Arc::clone(&self.limit).acquire_owned().await.ok()?;
         let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
-        Some(Permit { _process: process, _entry: entry })
-    }
-
-    fn permit_now(&self) -> Option<Permit> {
-        let entry = Arc::clone(&self.limit).try_acquire_owned().ok()?;
-        let process = Arc::clone(&self.shared.permits).try_acquire_owned().ok()?;
         Some(Permit { _process: process, _entry: entry })
     }
 

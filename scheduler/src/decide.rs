@@ -121,7 +121,9 @@ fn shrink(
     plan: &mut Plan,
 ) {
     let (max, _) = limits.most_instances();
-    let mut over = fleet.costing().saturating_sub(max);
+    let is_leaving = |instance: &&Instance| instance.phase() >= Phase::Draining;
+    let leaving = u32::try_from(fleet.instances().filter(is_leaving).count()).unwrap_or(u32::MAX);
+    let mut over = fleet.costing().saturating_sub(leaving).saturating_sub(max);
     let mut idle: Vec<&Instance> = fleet
         .instances()
         .filter(|instance| instance.phase() == Phase::Ready && instance.acquired() == 0)

@@ -251,10 +251,14 @@ impl Fleet {
             self.creation.boot_succeeded();
         }
         self.with(id, |instance| {
-            if !busy.is_empty() {
+            let has_strangers = !busy.is_empty();
+            if has_strangers {
                 instance.occupied(busy, now);
             }
             instance.prepared(now);
+            if has_strangers {
+                instance.drain(Reason::Unrecorded, now);
+            }
         });
     }
 

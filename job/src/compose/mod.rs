@@ -25,6 +25,8 @@ use shell::Shell;
 
 /// GitLab Runner's default for a job without a timeout (`DefaultTimeout`).
 const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(7200);
+/// GitLab allows a month.
+const LONGEST_JOB_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// GitLab Runner's default for `RUNNER_AFTER_SCRIPT_TIMEOUT`.
 const AFTER_SCRIPT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The variable that has every command shown.
@@ -143,7 +145,7 @@ pub fn is_debug(job: &Job, runner: &Runner) -> bool {
 pub fn job_timeout(job: &Job) -> Duration {
     match job.runner_info.timeout {
         0 => DEFAULT_JOB_TIMEOUT,
-        seconds => Duration::from_secs(seconds),
+        seconds => Duration::from_secs(seconds).min(LONGEST_JOB_TIMEOUT),
     }
 }
 

@@ -262,6 +262,11 @@ impl Drop for Acquisition {
     fn drop(&mut self) {
         let group = &self.group;
         let used = self.used.load(Ordering::Relaxed);
+        // The job goes on without us, and the loop may run on for a while: to it the
+        // instance must not look free.
+        if used && group.parts.detaching.is_cancelled() {
+            return;
+        }
         let now = group.now().moment;
         let mut inner = group.lock();
         inner.fleet.release(&self.instance, self.slot, used, now);

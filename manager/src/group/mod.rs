@@ -46,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) update_interval: Duration,
     pub(crate) update_interval_when_expecting: Duration,
     pub(crate) state: State,
+    /// Running jobs are left to their agents: their slots stay theirs.
+    pub(crate) detaching: CancellationToken,
 }
 
 /// One instance group.

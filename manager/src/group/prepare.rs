@@ -92,12 +92,12 @@ impl Group {
             .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
         let mut remembered = self.remembered(id);
         // Our own key is there once an instance was prepared.
-        let was_ready = remembered.ready;
-        let own = was_ready.then_some(&self.parts.preparation.own_key);
+        let own = remembered.ready.then_some(&self.parts.preparation.own_key);
         let access = Access::new(&info, self.parts.use_external_addr, own)?;
         let result = self.parts.preparation.attempt(&access, &mut remembered).await;
         self.remember(id, remembered).await;
         let connection = result?;
+        let was_ready = self.lock().fleet.instance(id).is_some_and(Instance::was_ready);
         let busy = if was_ready { BTreeSet::new() } else { busy_slots(&connection).await? };
         Ok((connection, busy))
     }

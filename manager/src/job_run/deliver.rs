@@ -13,8 +13,8 @@ use crate::gitlab::{Finished, JobState};
 
 /// An agent that was told that all is done ends at once; its slot is free then.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-/// An agent that has log to send sends it at once.
-const READ_LIMIT: Duration = Duration::from_secs(60);
+/// An agent that has log to send sends it at once; its instance may have to come back.
+const READ_ON_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 impl Follow<'_> {
     /// Brings the whole log and the final state to the server. Where the server does not
@@ -58,14 +58,18 @@ impl Follow<'_> {
 
     /// Sends the log to its end. `false` if the server will not have it, or if it is lost.
     async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
+        let mut is_lost = false;
         while self.pending.stored < finished.log_bytes {
             let piece = (self.pending.stored + MAX_PATCH_BYTES as u64).min(finished.log_bytes);
-            while self.pending.end() < piece {
+            while !is_lost && self.pending.end() < piece {
                 self.give_credit().await;
-                if !self.read_on().await {
+                is_lost = !timeout(READ_ON_LIMIT, self.read_on()).await.unwrap_or(false);
+                if is_lost {
                     tracing::error!("the end of the log was lost with its instance");
-                    return false;
                 }
+            }
+            if self.pending.is_empty() {
+                return false;
             }
             match self.pending.send(self.runner, &self.record, &self.token).await {
                 Ok(Sent::Ack(ack)) => {
@@ -106,16 +110,13 @@ impl Follow<'_> {
                 }
                 continue;
             };
-            let Ok(message) = timeout(READ_LIMIT, line.next()).await else {
-                self.line = None;
-                continue;
-            };
-            if message.is_some() {
-                self.joiner.heard();
-            }
-            match message {
+            match line.next().await {
                 Some(from_agent::Message::Log(log)) => {
-                    if self.pending.take(log.offset, &log.data).is_ok() {
+                    let before = self.pending.end();
+                    let is_next = self.pending.take(log.offset, &log.data).is_ok();
+                    if is_next && self.pending.end() > before {
+                        // Only what brings us on says that the way is good.
+                        self.joiner.heard();
                         return true;
                     }
                 }

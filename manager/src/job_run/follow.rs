@@ -32,6 +32,9 @@ const SLACK_BYTES: u64 = 64 * 1024;
 /// An agent kills what does not stop within seconds. One that was told to stop and does
 /// not end the job by then is stuck.
 const ABORT_LIMIT: Duration = Duration::from_secs(60);
+/// A job that ended long ago is still to be asked for its result: longer than it takes to
+/// reach its instance and to join.
+const JOINED_AFTER: Duration = Duration::from_secs(5 * 60);
 /// Jobs have an end everywhere; this is for those of records without one.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -89,11 +92,12 @@ impl<'a> Follow<'a> {
         acquisition: Acquisition,
         line: Option<AgentLine>,
     ) -> Self {
+        let left = left(record.overdue_s);
         Self {
             runner,
             token: Secret::new(record.token.clone()),
             joiner: Joiner::new(&record.job_key),
-            overdue: Instant::now() + left(record.overdue_s),
+            overdue: Instant::now() + if line.is_some() { left } else { left.max(JOINED_AFTER) },
             record,
             acquisition,
             line,

@@ -241,27 +241,25 @@ impl State {
 
     /// Writes what waits to be written.
     pub(crate) async fn settle(&self) {
-        if self.removals.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-            return;
-        }
+        // Also when there are none: others may be on their way to the file.
         if let Err(error) = self.write(Vec::new()).await {
             tracing::error!(%error, "cannot write the state");
         }
     }
 
     async fn write(&self, mut changes: Vec<Change>) -> Result<(), StateError> {
-        // Removals first: one of them may be of what is written anew.
+        let (sender, receiver) = oneshot::channel();
+        let broken =
+            |why: String| StateError::Broken { path: self.path.display().to_string(), why };
+        let place = self.requests.reserve().await;
+        let place = place.map_err(|_| broken("its writer has ended".into()))?;
+        // Removals first: one of them may be of what is written anew. Nothing is waited for
+        // between taking and sending them.
         changes.splice(0..0, {
             let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *removals)
         });
-        let (sender, receiver) = oneshot::channel();
-        let broken =
-            |why: String| StateError::Broken { path: self.path.display().to_string(), why };
-        self.requests
-            .send((changes, sender))
-            .await
-            .map_err(|_| broken("its writer has ended".into()))?;
+        place.send((changes, sender));
         let why = match receiver.await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,

@@ -189,6 +189,16 @@ fn a_busy_instance_that_is_draining_is_given_up_when_its_connection_does_not_com
 }
 
 #[test]
+fn an_instance_that_drains_after_its_connection_was_lost_is_given_up_all_the_same() {
+    let mut fleet = ready(1);
+    fleet.acquire(&limits(), &[]).expect("free");
+    fleet.preparing(&id("i0"), now(10).moment);
+    fleet.drain(&id("i0"), Reason::Operator, now(30).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(69))), "");
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(70))), "drain i0 unreachable");
+}
+
+#[test]
 fn deletion_is_tried_again_until_it_is_true() {
     let mut fleet = ready(1);
     fleet.drain(&id("i0"), Reason::Unreachable, now(10).moment);
@@ -253,6 +263,14 @@ fn a_lowered_maximum_drains_idle_instances_at_once() {
     let lowered = Limits { max_instances: 3, ..limits() };
     let plan = decide(&fleet, &idle(3, 600), &lowered, now(10));
     assert_eq!(show(&plan), "drain i0 over_limit; drain i1 over_limit; delete i0,i1");
+    // Those that go are counted once, however long the provider lists them.
+    let mut fleet = fleet;
+    for name in ["i0", "i1"] {
+        fleet.drain(&id(name), Reason::OverLimit, now(10).moment);
+        let vacant = fleet.vacant(&id(name)).expect("no job");
+        fleet.deleting(&[vacant], now(10).moment);
+    }
+    assert_eq!(show(&decide(&fleet, &idle(3, 600), &lowered, now(11))), "");
 }
 
 #[test]

@@ -302,6 +302,9 @@ impl Instance {
     pub(super) fn drain(&mut self, reason: Reason, now: Moment) {
         if self.phase < Phase::Draining {
             self.drain_reason = Some(reason);
+            if self.was_ready && self.phase != Phase::Ready {
+                self.lost_since = Some(self.phase_since);
+            }
             self.enter(Phase::Draining, now);
         } else if reason == Reason::Unreachable {
             self.drain_reason = Some(reason);
