@@ -1,6 +1,8 @@
 //! Fleet, policy and limits become a plan. Pure, total, deterministic.
 
-use crate::fleet::{Answer, Fleet, Instance, Phase};
+use std::collections::BTreeMap;
+
+use crate::fleet::{Answer, Fleet, Instance, InstanceId, Phase};
 use crate::limits::Limits;
 use crate::plan::{Demand, Plan, Reason, Step};
 use crate::policy::Policy;
@@ -154,9 +156,18 @@ fn shrink(
 /// Deletes what is draining without a job, in one call: also what is drained by this very
 /// plan, and what was asked for before and is still there.
 fn delete(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
+    let drained_now: BTreeMap<InstanceId, Reason> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Drain { id, reason } => Some((id.clone(), *reason)),
+            _ => None,
+        })
+        .collect();
     let mut instances = Vec::new();
     for instance in fleet.instances() {
-        let Some(reason) = plan.reason_to_go(instance) else {
+        let reason = drained_now.get(instance.id()).copied().or(instance.drain_reason());
+        let Some(reason) = reason else {
             continue;
         };
         if let Some((at, _)) = instance.delete_call() {
@@ -182,15 +193,6 @@ impl Plan {
 
     fn drain(&mut self, instance: &Instance, reason: Reason) {
         self.steps.push(Step::Drain { id: instance.id().clone(), reason });
-    }
-
-    /// Why an instance that is draining, or drained by this plan, is to go.
-    fn reason_to_go(&self, instance: &Instance) -> Option<Reason> {
-        let drained_now = self.steps.iter().find_map(|step| match step {
-            Step::Drain { id, reason } if id == instance.id() => Some(*reason),
-            _ => None,
-        });
-        drained_now.or_else(|| instance.drain_reason())
     }
 }
 
