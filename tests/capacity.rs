@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::{GitLab, JobSpec, Manager, Runner, State, processes, seconds};
 
 /// Instances of this manager that exist now.
@@ -18,8 +19,7 @@ fn twenty_jobs_on_four_instances_of_two_slots() {
     let runner = Runner::local(&gitlab)
         .max_instances(4)
         .capacity(2)
-        .idle_count(2)
-        .idle_time(Duration::from_millis(500));
+        .policy(json!({"periods": ["* * * * *"], "idle_count": 2, "idle_time": "500ms"}));
     let manager = Manager::setup().runner(runner).set("concurrent", 20).start();
     let jobs = gitlab.enqueue_many(20, &JobSpec::script(["echo up", "sleep 0.7"]));
     let begun = Instant::now();
@@ -43,6 +43,8 @@ fn twenty_jobs_on_four_instances_of_two_slots() {
     support::wait::until("one instance with two idle slots is left", seconds(20), || {
         instances(&manager) == 1
     });
+    std::thread::sleep(seconds(2));
+    assert_eq!(instances(&manager), 1, "it stays: {}", manager.log());
 }
 
 #[test]
