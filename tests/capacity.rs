@@ -3,15 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{GitLab, JobSpec, Manager, Runner, State, processes, seconds};
-
-/// Instances of this manager that exist now.
-fn instances(manager: &Manager) -> usize {
-    let directory = manager.directory().display().to_string();
-    let is_instance =
-        |process: &processes::Process| process.args.get(1).is_some_and(|role| role == "instance");
-    processes::mentioning(&directory).iter().filter(|process| is_instance(process)).count()
-}
+use support::{GitLab, JobSpec, Manager, Runner, State, seconds};
 
 #[test]
 fn twenty_jobs_on_four_instances_of_two_slots() {
@@ -26,7 +18,7 @@ fn twenty_jobs_on_four_instances_of_two_slots() {
     let (mut most_instances, mut most_jobs) = (0, 0);
     while jobs.iter().any(|job| !gitlab.audit(*job).state.is_final()) {
         assert!(begun.elapsed() < seconds(90), "not all jobs ended");
-        most_instances = most_instances.max(instances(&manager));
+        most_instances = most_instances.max(manager.instances());
         // A job that has said something and not ended is running on an instance.
         let running = jobs.iter().filter(|job| {
             let audit = gitlab.audit(**job);
@@ -41,20 +33,20 @@ fn twenty_jobs_on_four_instances_of_two_slots() {
     assert!((2..=4).contains(&most_instances), "{most_instances} instances at once");
     assert!(most_jobs <= 8, "{most_jobs} jobs at once");
     support::wait::until("one instance with two idle slots is left", seconds(20), || {
-        instances(&manager) == 1
+        manager.instances() == 1
     });
     std::thread::sleep(seconds(2));
-    assert_eq!(instances(&manager), 1, "it stays: {}", manager.log());
+    assert_eq!(manager.instances(), 1, "it stays: {}", manager.log());
 }
 
 #[test]
 fn idle_instances_wait_before_the_first_job_and_stay_at_their_count() {
     let gitlab = GitLab::start();
     let manager = Manager::start(Runner::local(&gitlab).max_instances(3).idle_count(2));
-    support::wait::until("two idle instances are there", seconds(20), || instances(&manager) == 2);
+    support::wait::until("two idle instances are there", seconds(20), || manager.instances() == 2);
     let job = gitlab.enqueue(JobSpec::script(["sleep 3"]));
     gitlab.wait_for(job, State::Running, seconds(20));
-    support::wait::until("the used one is replaced", seconds(20), || instances(&manager) == 3);
+    support::wait::until("the used one is replaced", seconds(20), || manager.instances() == 3);
     gitlab.wait_for(job, State::Success, seconds(20));
 }
 
@@ -68,7 +60,7 @@ fn an_instance_for_one_job_is_never_used_twice() {
     for audit in gitlab.wait_for_all(&jobs, seconds(60)) {
         assert_eq!(audit.state, State::Success, "{}", gitlab.trace(audit.job));
     }
-    support::wait::until("all used instances are gone", seconds(20), || instances(&manager) == 0);
+    support::wait::until("all used instances are gone", seconds(20), || manager.instances() == 0);
 }
 
 #[test]
@@ -108,7 +100,7 @@ fn instances_go_with_the_manager_where_the_configuration_says_so() {
         gitlab.wait_for(job, State::Success, seconds(60));
         manager.quit();
         assert_eq!(manager.wait_for_exit(seconds(40)).code, Some(0));
-        assert_eq!(instances(&manager), left);
+        assert_eq!(manager.instances(), left);
     }
 }
 
@@ -117,7 +109,7 @@ fn an_instance_of_before_without_a_record_is_replaced() {
     let gitlab = GitLab::start();
     let runner = Runner::local(&gitlab).max_instances(1).idle_count(1);
     let mut manager = Manager::setup().runner(runner).start();
-    support::wait::until("an idle instance is there", seconds(20), || instances(&manager) == 1);
+    support::wait::until("an idle instance is there", seconds(20), || manager.instances() == 1);
     manager.wait_for_log("instance is ready", seconds(20));
     manager.kill();
     std::fs::remove_dir_all(manager.state_dir()).expect("the state is lost");

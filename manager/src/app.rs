@@ -1,5 +1,8 @@
 //! The composition root: a configuration becomes an app, the app runs, the app ends.
 
+mod tuner;
+mod workshop;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,16 +14,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::commands::Exit;
 use crate::config::{self, Config};
-use crate::connect::{Agents, OwnKey, Preparation};
+use crate::connect::{Agents, OwnKey};
 use crate::console::{self, Question};
 use crate::events::Events;
-use crate::gitlab::Client;
-use crate::group::{Group, Parts};
 use crate::history::History;
-use crate::plugin::{Provider, ProviderError};
+use crate::plugin::ProviderError;
 use crate::runner::{Runner, Shared};
 use crate::shutdown::{Ending, Signals};
 use crate::state::{State, StateError};
+use workshop::Workshop;
+
+pub(crate) use tuner::Tuner;
 
 /// How long jobs may take to stop once they were told to.
 const ABORT_LIMIT: Duration = Duration::from_secs(30);
@@ -62,17 +66,7 @@ pub(crate) struct App {
 
 /// One entry that is served.
 struct Served {
-    group: Arc<Group>,
-    /// `delete_instances_on_shutdown`.
-    delete_instances: bool,
-}
-
-/// What runners are built from.
-struct Workshop {
-    config: Config,
-    shared: Shared,
-    agents: Arc<Agents>,
-    own_key: OwnKey,
+    runner: Arc<Runner>,
 }
 
 impl App {
@@ -135,12 +129,19 @@ impl App {
         async move {
             let answer = move |question: &Question| {
                 let served = served.lock().unwrap_or_else(PoisonError::into_inner);
-                let groups: Vec<_> = served.iter().map(|one| Arc::clone(&one.group)).collect();
+                let groups: Vec<_> =
+                    served.iter().map(|one| Arc::clone(&one.runner.group)).collect();
                 drop(served);
                 console::answer(question, &groups, started.elapsed().as_secs_f64())
             };
             console::serve(&state_dir, answer).await;
         }
+    }
+
+    /// What takes up another configuration while this one runs.
+    pub(crate) fn tuner(&self, config: &Config) -> Tuner {
+        let concurrent = config.concurrent;
+        Tuner { served: Arc::clone(&self.served), shared: self.shared.clone(), concurrent }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
@@ -259,7 +260,8 @@ impl App {
     async fn end(&self, may_delete: bool) {
         let mut ends = JoinSet::new();
         for served in self.lock().drain(..) {
-            let limit = (may_delete && served.delete_instances).then_some(self.shutdown_timeout);
+            let delete = served.runner.config.autoscaler.delete_instances_on_shutdown;
+            let limit = (may_delete && delete).then_some(self.shutdown_timeout);
             ends.spawn(served.end(limit));
         }
         while ends.join_next().await.is_some() {}
@@ -281,12 +283,12 @@ impl Served {
     /// Deletes the instances, if it has time for that, and ends the plugin.
     async fn end(self, delete_within: Option<Duration>) {
         if let Some(limit) = delete_within {
-            let left = self.group.delete_all(limit).await;
+            let left = self.runner.group.delete_all(limit).await;
             if left > 0 {
                 tracing::error!(left, "instances are still there, the next start takes them over");
             }
         }
-        self.group.detach().await;
+        self.runner.group.detach().await;
     }
 }
 
@@ -296,67 +298,8 @@ fn take_up(served: &Mutex<Vec<Served>>, tasks: &TaskTracker, runner: &Arc<Runner
     runner.recover();
     let verifier = Arc::clone(runner);
     tasks.spawn(async move { verifier.verify().await });
-    let delete_instances = runner.config.autoscaler.delete_instances_on_shutdown;
-    let group = Arc::clone(&runner.group);
-    served.lock().unwrap_or_else(PoisonError::into_inner).push(Served { group, delete_instances });
-}
-
-impl Workshop {
-    /// All runners at once: a plugin that hangs holds no other up. Failures come with the
-    /// place of their entry.
-    async fn build_all(self: &Arc<Self>) -> (Vec<Arc<Runner>>, Vec<(usize, StartError)>) {
-        let mut building = JoinSet::new();
-        for index in 0..self.config.runners.len() {
-            let workshop = Arc::clone(self);
-            building.spawn(async move { (index, workshop.build(index).await) });
-        }
-        let mut built = building.join_all().await;
-        built.sort_by_key(|(index, _)| *index);
-        let (mut runners, mut failures) = (Vec::new(), Vec::new());
-        for (index, result) in built {
-            match result {
-                Ok(runner) => runners.push(runner),
-                Err(error) => failures.push((index, error)),
-            }
-        }
-        (runners, failures)
-    }
-
-    async fn build(&self, index: usize) -> Result<Arc<Runner>, StartError> {
-        let config = &self.config.runners[index];
-        let client = Client::new(&config.server, &self.shared.system_id)
-            .map_err(|error| StartError::Server(error.to_string()))?;
-        let autoscaler = &config.autoscaler;
-        let hide = [self.config.config_dir.as_path(), self.config.state_dir.as_path()];
-        let provider = Provider::start(autoscaler, &hide).map_err(StartError::Provider)?;
-        let max = autoscaler.limits.max_instances;
-        let provider_max_size = match provider.first_start(max).await {
-            Ok(allowed) => allowed,
-            Err(error) => {
-                provider.stop().await;
-                return Err(StartError::Provider(error));
-            }
-        };
-        let group = Group::new(Parts {
-            key: config.key(),
-            name: config.name.clone(),
-            history: self.shared.history.clone(),
-            limits: scheduler::Limits { provider_max_size, ..autoscaler.limits.clone() },
-            schedule: autoscaler.schedule.clone(),
-            provider,
-            preparation: Preparation {
-                agents: Arc::clone(&self.agents),
-                own_key: self.own_key.clone(),
-                ready_command: autoscaler.instance_ready_command.clone(),
-            },
-            use_external_addr: autoscaler.use_external_addr,
-            update_interval: autoscaler.update_interval,
-            update_interval_when_expecting: autoscaler.update_interval_when_expecting,
-            state: self.shared.state.clone(),
-            detaching: self.shared.detaching.clone(),
-        });
-        Ok(Arc::new(Runner::new(config.clone(), client, group, self.shared.clone())))
-    }
+    let runner = Arc::clone(runner);
+    served.lock().unwrap_or_else(PoisonError::into_inner).push(Served { runner });
 }
 
 /// A renamed server, or an id that was added, makes another runner of an entry: what the

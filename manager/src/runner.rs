@@ -1,6 +1,6 @@
 //! One `[[runners]]` entry: reserve → permit → request a job → start it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use job::outcome::FailureReason;
@@ -20,6 +20,9 @@ use crate::state::State;
 
 /// A token that is not accepted is tried again this often: it may be a proxy's mistake.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
+
+/// More jobs than any process runs.
+const NO_LIMIT: u32 = 1_000_000;
 
 /// What all runners of the process share.
 #[derive(Clone)]
@@ -47,8 +50,29 @@ pub(crate) struct Runner {
     pub(crate) client: Client,
     pub(crate) group: Arc<Group>,
     pub(crate) shared: Shared,
-    /// `limit`.
-    limit: Arc<Semaphore>,
+    /// `limit`, and the permits for it.
+    limit: Mutex<u32>,
+    limit_permits: Arc<Semaphore>,
+}
+
+/// A limit of 0 is none.
+fn bounded(limit: u32) -> u32 {
+    if limit == 0 { NO_LIMIT } else { limit.min(NO_LIMIT) }
+}
+
+/// Makes more permits, or takes some away: at once as far as they are free, the rest as
+/// they are given back.
+pub(crate) fn resize(permits: &Arc<Semaphore>, from: u32, to: u32) {
+    if to > from {
+        permits.add_permits((to - from) as usize);
+    } else if to < from {
+        let permits = Arc::clone(permits);
+        tokio::spawn(async move {
+            if let Ok(surplus) = permits.acquire_many_owned(from - to).await {
+                surplus.forget();
+            }
+        });
+    }
 }
 
 /// The right to run one more job, in the process and in the entry.
@@ -64,12 +88,17 @@ impl Runner {
         group: Arc<Group>,
         shared: Shared,
     ) -> Self {
-        let limit = match config.limit {
-            0 => Semaphore::MAX_PERMITS,
-            limit => limit as usize,
-        };
+        let limit = bounded(config.limit);
         let key = config.key();
-        Self { key, client, group, shared, limit: Arc::new(Semaphore::new(limit)), config }
+        let limit_permits = Arc::new(Semaphore::new(limit as usize));
+        Self { key, client, group, shared, limit: Mutex::new(limit), limit_permits, config }
+    }
+
+    /// Changes `limit`.
+    pub(crate) fn resize(&self, limit: u32) {
+        let mut now = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        resize(&self.limit_permits, *now, bounded(limit));
+        *now = bounded(limit);
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -179,7 +208,7 @@ impl Runner {
     }
 
     async fn permit(&self) -> Option<Permit> {
-        let entry = Arc::clone(&self.limit).acquire_owned().await.ok()?;
+        let entry = Arc::clone(&self.limit_permits).acquire_owned().await.ok()?;
         let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
         Some(Permit { _process: process, _entry: entry })
     }

@@ -75,7 +75,7 @@ impl Policy {
 }
 
 /// All policies of a group, in the order of the file: the last one that holds is used.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schedule {
     policies: Vec<Policy>,
     otherwise: Policy,

@@ -1,5 +1,7 @@
 //! `mayfly run`: serves the runners of a configuration until it is told to stop.
 
+mod reload;
+
 use clap::Args;
 
 use super::{Exit, block_on, load_config};
@@ -7,6 +9,7 @@ use crate::app::{App, StartError};
 use crate::cli::{ConfigFlags, LogFlags};
 use crate::shutdown::Signals;
 use crate::telemetry;
+use reload::Reload;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
@@ -21,6 +24,9 @@ pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
     telemetry::init(log, config.log_level.as_deref(), config.log_json);
     let served = block_on(async {
         let mut signals = Signals::catch()?;
+        let path = flags.config.config.clone().unwrap_or_else(crate::config::default_path);
+        let reload = Reload::new(path, flags.config.state_dir.clone())?;
+        let first = config.clone();
         let started = tokio::select! {
             started = App::start(config) => started,
             // Nothing has begun yet.
@@ -30,6 +36,7 @@ pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
             Ok(app) => app,
             Err(error) => return Ok(exit_of(&error)),
         };
+        tokio::spawn(reload.run(app.tuner(&first)));
         Ok::<_, std::io::Error>(app.run(signals).await)
     });
     match served {

@@ -70,6 +70,25 @@ pub(crate) struct Server {
 }
 
 impl Runner {
+    /// Whether another entry differs only in what can change while it is served.
+    pub(crate) fn is_but_tuned(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.autoscaler, &other.autoscaler);
+        self.name == other.name
+            && self.server.token.reveal() == other.server.token.reveal()
+            && self.server.ca_certificates == other.server.ca_certificates
+            && self.request_concurrency == other.request_concurrency
+            // The engine's settings hold nothing secret.
+            && format!("{:?}", self.engine) == format!("{:?}", other.engine)
+            && ours.plugin == theirs.plugin
+            && ours.plugin_config.reveal() == theirs.plugin_config.reveal()
+            && ours.settings.connector == theirs.settings.connector
+            && ours.use_external_addr == theirs.use_external_addr
+            && ours.instance_ready_command == theirs.instance_ready_command
+            && ours.instance_acquire_timeout == theirs.instance_acquire_timeout
+            && ours.delete_instances_on_shutdown == theirs.delete_instances_on_shutdown
+            && ours.plugin_environment == theirs.plugin_environment
+    }
+
     /// Names the entry in state: the server and the runner, never the token.
     pub(crate) fn key(&self) -> String {
         match self.server.id {

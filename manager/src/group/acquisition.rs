@@ -60,13 +60,14 @@ impl Group {
     /// Promises a slot: a free one, one that is coming, or one that may be made now.
     pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, NoCapacity> {
         let now = self.now();
-        let limits = &self.parts.limits;
+        let tuning = self.tuning();
+        let limits = &tuning.limits;
         let mut inner = self.lock();
         let fleet = &inner.fleet;
         let claims = fleet.reserved() + fleet.waiting();
         let free = fleet.free(limits);
         if free <= claims {
-            let policy = self.parts.schedule.at(now.wall);
+            let policy = tuning.schedule.at(now.wall);
             // A group at zero must be able to begin.
             if policy.is_preemptive() && fleet.costing() > 0 {
                 return Err(NoCapacity::NothingIdle);
@@ -105,9 +106,10 @@ impl Group {
 
     /// Gives free slots to waiting jobs, the first come first.
     pub(super) fn dispatch(self: &Arc<Self>, inner: &mut Inner) {
+        let tuning = self.tuning();
         let mut still = std::mem::take(&mut inner.waiters);
         while let Some(waiter) = still.pop_front() {
-            let limits = &self.parts.limits;
+            let limits = &tuning.limits;
             // Better the instance that failed it than none.
             let slot = inner.fleet.acquire(limits, &waiter.except);
             match slot.or_else(|| inner.fleet.acquire(limits, &[])) {
@@ -268,12 +270,12 @@ impl Drop for Acquisition {
             return;
         }
         let now = group.now().moment;
+        let tuning = group.tuning();
         let mut inner = group.lock();
         inner.fleet.release(&self.instance, self.slot, used, now);
         group.dispatch(&mut inner);
         let free = inner.fleet.instance(&self.instance).is_some_and(|instance| {
-            instance.free(&group.parts.limits) > 0
-                && !instance.slots().any(|slot| slot == self.slot)
+            instance.free(&tuning.limits) > 0 && !instance.slots().any(|slot| slot == self.slot)
         });
         let connection = inner.connections.get(&self.instance).filter(|_| free).cloned();
         drop(inner);

@@ -38,7 +38,7 @@ impl Group {
         tracing::info!(n, reason = reason.as_str(), "asking for instances");
         self.tell(Event::Asked { n, reason: reason.as_str().into() });
         let now = self.now().moment;
-        let ask = self.lock().fleet.asked(n, &self.parts.limits, now);
+        let ask = self.lock().fleet.asked(n, &self.tuning().limits, now);
         let group = Arc::clone(self);
         self.tasks.spawn(async move {
             let (state, key) = (&group.parts.state, &group.parts.key);

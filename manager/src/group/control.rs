@@ -50,7 +50,7 @@ impl Group {
             let mut wake =
                 if looks.running { now.moment.after(POLICY_INTERVAL) } else { looks.next };
             wake = plan.wake.map_or(wake, |at| wake.min(at));
-            if self.parts.schedule.changes() {
+            if self.tuning().schedule.changes() {
                 wake = wake.min(now.moment.after(POLICY_INTERVAL));
             }
             let pause = wake.since(self.now().moment).max(Duration::from_millis(1));
@@ -89,7 +89,7 @@ impl Group {
                     tracing::warn!(%error, "cannot list the instances");
                 }
                 let pause = FIRST_LOOK.saturating_mul(1 << looks.failures.min(12));
-                looks.next = now.after(pause.min(self.parts.update_interval));
+                looks.next = now.after(pause.min(self.tuning().update_interval));
                 return;
             }
         };
@@ -108,21 +108,22 @@ impl Group {
         };
         if expecting {
             looks.next = now.after(looks.fast);
-            looks.fast = (looks.fast * 2).min(self.parts.update_interval_when_expecting);
+            looks.fast = (looks.fast * 2).min(self.tuning().update_interval_when_expecting);
         } else {
             looks.fast = FIRST_LOOK;
-            looks.next = now.after(self.parts.update_interval);
+            looks.next = now.after(self.tuning().update_interval);
         }
     }
 
     fn decide(&self) -> scheduler::Plan {
         let now = self.now();
-        let limits = &self.parts.limits;
+        let tuning = self.tuning();
+        let limits = &tuning.limits;
         let mut inner = self.lock();
         if inner.deleting_all {
             return decide_end(&inner.fleet, limits, now);
         }
-        let plan = decide(&inner.fleet, self.parts.schedule.at(now.wall), limits, now);
+        let plan = decide(&inner.fleet, tuning.schedule.at(now.wall), limits, now);
         let bound = plan.held_back.map(|(_, reason)| reason);
         if bound != inner.told_bound {
             inner.told_bound = bound;

@@ -38,21 +38,30 @@ pub(crate) struct Parts {
     /// Names it for people.
     pub(crate) name: String,
     pub(crate) history: History,
-    pub(crate) limits: Limits,
-    pub(crate) schedule: Schedule,
+    pub(crate) tuning: Tuning,
+    /// The most instances that the provider's group allows.
+    pub(crate) provider_max_size: u32,
     pub(crate) provider: Provider,
     pub(crate) preparation: Preparation,
     pub(crate) use_external_addr: bool,
-    pub(crate) update_interval: Duration,
-    pub(crate) update_interval_when_expecting: Duration,
     pub(crate) state: State,
     /// Running jobs are left to their agents: their slots stay theirs.
     pub(crate) detaching: CancellationToken,
 }
 
+/// What may change while the group runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tuning {
+    pub(crate) limits: Limits,
+    pub(crate) schedule: Schedule,
+    pub(crate) update_interval: Duration,
+    pub(crate) update_interval_when_expecting: Duration,
+}
+
 /// One instance group.
 pub(crate) struct Group {
     parts: Parts,
+    tuning: Mutex<Arc<Tuning>>,
     started: Instant,
     inner: Mutex<Inner>,
     /// Something changed: the loop looks.
@@ -82,10 +91,18 @@ struct Inner {
     told_bound: Option<Reason>,
 }
 
+impl Parts {
+    fn tuned(&self, mut tuning: Tuning) -> Tuning {
+        tuning.limits.provider_max_size = self.provider_max_size;
+        tuning
+    }
+}
+
 impl Group {
     /// A group with what state knows of it. Jobs that were running hold their slots.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let group = Self {
+            tuning: Mutex::new(Arc::new(parts.tuned(parts.tuning.clone()))),
             started: Instant::now(),
             inner: Mutex::default(),
             changed: Notify::new(),
@@ -121,6 +138,18 @@ impl Group {
 
     fn now(&self) -> Now {
         Now { moment: Moment(self.started.elapsed()), wall: jiff::Timestamp::now() }
+    }
+
+    /// Works with these numbers from now on.
+    pub(crate) fn retune(&self, tuning: Tuning) {
+        let tuning = Arc::new(self.parts.tuned(tuning));
+        *self.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+        self.changed.notify_one();
+        self.capacity_changed.notify_waiters();
+    }
+
+    fn tuning(&self) -> Arc<Tuning> {
+        Arc::clone(&self.tuning.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn tell(&self, event: Event) {

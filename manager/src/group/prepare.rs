@@ -160,7 +160,7 @@ impl Group {
             let ready = instance.filter(|instance| instance.phase() == Phase::Ready);
             ready.map_or_else(Vec::new, |instance| {
                 let used: Vec<u32> = instance.slots().collect();
-                (0..self.parts.limits.capacity).filter(|slot| !used.contains(slot)).collect()
+                (0..self.tuning().limits.capacity).filter(|slot| !used.contains(slot)).collect()
             })
         };
         self.connections_changed.notify_waiters();

@@ -66,9 +66,10 @@ impl Group {
     /// How it stands now.
     pub(crate) fn status(&self) -> GroupStatus {
         let now = self.now();
-        let limits = &self.parts.limits;
+        let tuning = self.tuning();
+        let limits = &tuning.limits;
         let inner = self.lock();
-        let plan = decide(&inner.fleet, self.parts.schedule.at(now.wall), limits, now);
+        let plan = decide(&inner.fleet, tuning.schedule.at(now.wall), limits, now);
         let demand = plan.demand;
         let status = |instance: &Instance| {
             let connected = inner.connections.contains_key(instance.id());

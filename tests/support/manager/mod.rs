@@ -198,6 +198,14 @@ impl Manager {
         all.into_iter().filter(is_plugin).collect()
     }
 
+    /// The instances of the local provider that exist now.
+    pub fn instances(&self) -> usize {
+        let is_instance =
+            |process: &&Process| process.args.get(1).is_some_and(|role| role == "instance");
+        let directory = self.home.directory.path().display().to_string();
+        processes::mentioning(&directory).iter().filter(is_instance).count()
+    }
+
     /// The directories of plugins' sockets.
     pub fn socket_directories(&self) -> Vec<PathBuf> {
         let common = format!("mayfly-{}-", self.pid());
