@@ -236,12 +236,10 @@ impl Placing<'_> {
                 Ok(Err(Unplaced::Outcome(outcome))) => return Err(outcome),
                 Ok(Err(Unplaced::Slot(why))) => {
                     tracing::warn!(%instance, why, "the slot does not take the job, trying another");
-                    let (job, instance_id) = (self.job.id, instance.0.clone());
-                    let failed_with = why.clone();
                     self.runner.tell(Event::SlotFailed {
-                        job,
-                        instance: instance_id,
-                        why: failed_with,
+                        job: self.job.id,
+                        instance: instance.0.clone(),
+                        why: why.clone(),
                     });
                     last = why;
                     acquisition.failed();
