@@ -44,6 +44,9 @@ struct Group {
     config: Config,
     settings: Settings,
     handed_out: BTreeSet<String>,
+    /// Given back since the last list. A host that sees the same id again before it saw it
+    /// gone takes it for the one that it deleted.
+    given_back: BTreeSet<String>,
 }
 
 fn main() -> ExitCode {
@@ -66,20 +69,25 @@ impl InstanceGroup for Static {
             _ => BTreeSet::new(),
         };
         handed_out.retain(|id| config.instances.contains_key(id));
-        *self.group() = Group { config, settings, handed_out };
+        *self.group() = Group { config, settings, handed_out, ..Group::default() };
         Ok(GroupInfo::new("static-test", max_size))
     }
 
     async fn update(&self) -> Result<Vec<InstanceStatus>, Error> {
         let running = |id: &String| InstanceStatus::new(id, InstanceState::Running);
-        Ok(self.group().handed_out.iter().map(running).collect())
+        let mut group = self.group();
+        group.given_back.clear();
+        Ok(group.handed_out.iter().map(running).collect())
     }
 
     async fn increase(&self, n: u32) -> Result<u32, Error> {
         let mut group = self.group();
         let is_free = |id: &&String| !group.handed_out.contains(*id);
         let free = group.config.instances.keys().filter(is_free);
-        let next: Vec<String> = free.take(n as usize).cloned().collect();
+        // Those that were given back just now come last.
+        let mut free: Vec<String> = free.cloned().collect();
+        free.sort_by_key(|id| group.given_back.contains(id));
+        let next: Vec<String> = free.into_iter().take(n as usize).collect();
         if next.is_empty() {
             return Err("all machines are handed out".into());
         }
@@ -92,6 +100,7 @@ impl InstanceGroup for Static {
     async fn decrease(&self, instances: Vec<String>) -> Result<Vec<String>, Error> {
         let mut group = self.group();
         group.handed_out.retain(|id| !instances.contains(id));
+        group.given_back.extend(instances.iter().cloned());
         group.keep()?;
         Ok(instances)
     }
