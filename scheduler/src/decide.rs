@@ -101,8 +101,7 @@ fn create(fleet: &Fleet, limits: &Limits, missing: u32, now: Now, plan: &mut Pla
     }
     let (n, bound) = fleet.may_create(wanted, limits, now);
     if n > 0 {
-        let short = plan.demand.waiting > plan.demand.free + plan.demand.coming;
-        let reason = if short { Reason::JobsWaiting } else { Reason::IdleTarget };
+        let reason = if plan.demand.is_short() { Reason::JobsWaiting } else { Reason::IdleTarget };
         plan.steps.push(Step::Create { n, reason });
     }
     if let Some((reason, until)) = bound {

@@ -174,6 +174,13 @@ pub struct Demand {
     pub instances: u32,
 }
 
+impl Demand {
+    /// Whether jobs wait for which no slot is free or coming.
+    pub fn is_short(&self) -> bool {
+        self.waiting > self.free + self.coming
+    }
+}
+
 /// What is to be done now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]

@@ -3,10 +3,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::status::{status_of, table};
+use super::status::{answer_of, status_of, table, unexpected};
 use super::{Exit, state_dir};
 use crate::cli::ConfigFlags;
-use crate::console::{Answer, Question, ask};
+use crate::console::{Answer, Question};
 use crate::group::InstanceStatus;
 
 #[derive(Args, Clone, Debug)]
@@ -53,22 +53,16 @@ pub(crate) fn run(flags: &Flags) -> Exit {
             Exit::Success
         }
         What::Drain { id } => {
-            match ask(&state_dir, &Question::Drain { instance: id.clone() }) {
-                Ok(Answer::Draining { jobs: 0 }) => println!("{id} is being deleted"),
-                Ok(Answer::Draining { jobs }) => {
+            let jobs = match answer_of(&state_dir, &Question::Drain { instance: id.clone() }) {
+                Some(Answer::Draining { jobs }) => Some(jobs),
+                Some(other) => unexpected(&other),
+                None => None,
+            };
+            match jobs {
+                None => return Exit::Failed,
+                Some(0) => println!("{id} is being deleted"),
+                Some(jobs) => {
                     println!("{id} gets no more jobs, and is deleted when its {jobs} have ended");
-                }
-                Ok(Answer::Refused(why)) => {
-                    eprintln!("error: {why}; see `mayfly instance list`");
-                    return Exit::Failed;
-                }
-                Ok(other) => {
-                    eprintln!("error: the manager answered {other:?}");
-                    return Exit::Failed;
-                }
-                Err(error) => {
-                    eprintln!("error: {error}");
-                    return Exit::Failed;
                 }
             }
             Exit::Success

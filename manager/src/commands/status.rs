@@ -37,17 +37,26 @@ pub(crate) fn run(flags: &Flags) -> Exit {
 
 /// The status of the manager that has this state; `None` after saying why there is none.
 pub(super) fn status_of(state_dir: &Path) -> Option<Status> {
-    match ask(state_dir, &Question::Status) {
-        Ok(Answer::Status(status)) => Some(status),
-        Ok(other) => {
-            eprintln!("error: the manager answered {other:?}");
-            None
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            None
-        }
+    match answer_of(state_dir, &Question::Status)? {
+        Answer::Status(status) => Some(status),
+        other => unexpected(&other),
     }
+}
+
+/// A manager's answer; `None` after saying why there is none, or why it refuses.
+pub(super) fn answer_of(state_dir: &Path, question: &Question) -> Option<Answer> {
+    match ask(state_dir, question) {
+        Ok(Answer::Refused(why)) => eprintln!("error: {why}"),
+        Ok(answer) => return Some(answer),
+        Err(error) => eprintln!("error: {error}"),
+    }
+    None
+}
+
+/// An answer to another question: of a manager of another version, most likely.
+pub(super) fn unexpected<T>(answer: &Answer) -> Option<T> {
+    eprintln!("error: the manager answered {answer:?}");
+    None
 }
 
 fn text(status: &Status) -> String {

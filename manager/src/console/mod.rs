@@ -63,7 +63,9 @@ pub(crate) fn answer(question: &Question, groups: &[Arc<Group>], up_s: f64) -> A
         Question::Drain { instance } => {
             match groups.iter().find_map(|group| group.drain_by_hand(instance)) {
                 Some(jobs) => Answer::Draining { jobs },
-                None => Answer::Refused(format!("there is no instance {instance:?}")),
+                None => Answer::Refused(format!(
+                    "there is no instance {instance:?}; see `mayfly instance list`"
+                )),
             }
         }
     }

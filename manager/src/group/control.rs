@@ -131,7 +131,7 @@ impl Group {
                 let reason = reason.as_str();
                 let what = "creation of instances is held back";
                 // Where no job waits for it, it happens with every job and matters little.
-                if plan.demand.waiting > plan.demand.free + plan.demand.coming {
+                if plan.demand.is_short() {
                     tracing::info!(wanted, reason, "{what}");
                     self.tell(Event::HeldBack { wanted, reason: reason.into() });
                 } else {
