@@ -42,11 +42,12 @@ impl Reaper {
         end
     }
 
-    /// Kills all descendants of this process.
-    pub(crate) fn kill_all(&mut self) {
+    /// Kills all descendants of this process, but for one that does not belong to the job.
+    pub(crate) fn kill_all(&mut self, spared: Option<Pid>) {
         for _ in 0..ROUNDS {
             self.reap();
-            let found = below(getpid());
+            let mut found = below(getpid());
+            found.retain(|pid| Some(*pid) != spared);
             if found.is_empty() {
                 return;
             }

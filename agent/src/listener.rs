@@ -1,5 +1,5 @@
-//! One manager that listens to a job: it gets the log from where it asked, as far as it
-//! allowed, and the end.
+//! One who listens to a job, a manager or the agent's own reporter: it gets the log from
+//! where it asked, as far as it allowed, and the end.
 //!
 //! Nothing here ever waits: a manager that is gone without TCP knowing must not stop the
 //! job. There is no queue either, the log itself is read at each listener's own speed.
@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::time::Instant;
 
+use job::plan::Report;
 use job::wire::{
     Finished, Frames, FromAgent, Log, Lost, Progress, ToAgent, encode, from_agent, to_agent,
 };
@@ -71,6 +73,12 @@ pub(crate) struct Listener {
     writing: Vec<u8>,
     /// The manager is gone.
     pub(crate) gone: bool,
+    /// When it said something last.
+    pub(crate) heard_at: Instant,
+    /// It is the agent's own reporter.
+    pub(crate) is_reporter: bool,
+    /// What the reporter is to do; sent before all else.
+    order: Option<Report>,
 }
 
 impl Listener {
@@ -88,7 +96,20 @@ impl Listener {
             lost: None,
             writing: Vec::new(),
             gone: false,
+            heard_at: Instant::now(),
+            is_reporter: false,
+            order: None,
         }
+    }
+
+    /// Whether it said where its log begins.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.position.is_some()
+    }
+
+    /// Says what it is to report.
+    pub(crate) fn order(&mut self, report: Report) {
+        self.order = Some(report);
     }
 
     pub(crate) fn input(&self) -> BorrowedFd<'_> {
@@ -127,7 +148,10 @@ impl Listener {
                     self.gone = true;
                     break;
                 }
-                Ok(read) => self.frames.push(&buffer[..read]),
+                Ok(read) => {
+                    self.heard_at = Instant::now();
+                    self.frames.push(&buffer[..read]);
+                }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(_) => {
@@ -145,7 +169,10 @@ impl Listener {
         loop {
             match self.frames.take::<ToAgent>() {
                 Ok(Some(message)) => match message.message {
-                    Some(to_agent::Message::Attach(attach)) => self.position = Some(attach.from),
+                    Some(to_agent::Message::Attach(attach)) => {
+                        self.position = Some(attach.from);
+                        self.is_reporter = attach.reporter;
+                    }
                     Some(to_agent::Message::Credit(credit)) => {
                         self.credit = self.credit.max(credit.until);
                     }
@@ -185,7 +212,9 @@ impl Listener {
         let Some(position) = self.position else {
             return false;
         };
-        let message = if let Some(progress) = self.news.pop_front() {
+        let message = if let Some(report) = self.order.take() {
+            from_agent::Message::Report(report)
+        } else if let Some(progress) = self.news.pop_front() {
             from_agent::Message::Progress(progress)
         } else if let Some(finished) = self.finished.take() {
             from_agent::Message::Finished(finished)

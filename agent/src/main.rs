@@ -6,10 +6,14 @@
 //! connection. The supervising process has one thread; what needs HTTP is a child.
 
 mod attach;
+mod audience;
 mod clock;
 mod descendants;
+mod http;
 mod listener;
 mod outputs;
+mod report;
+mod reporter;
 mod slot;
 mod stage;
 mod store;
@@ -23,6 +27,8 @@ use std::process::ExitCode;
 
 /// The role that moves artifacts, a child of the `job` role.
 const TRANSFER: &str = "transfer";
+/// The role that tells the server of a job without a manager, another such child.
+const REPORT: &str = "report";
 
 const USAGE: &str =
     "mayfly-agent runs a job on an instance for a mayfly manager, which starts it over SSH.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         [TRANSFER] => transfer::run(),
+        [REPORT] => report::run(),
         ["version" | "--version"] => {
             println!("mayfly-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

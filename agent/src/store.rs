@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use job::wire::Finished;
@@ -174,9 +174,14 @@ pub(crate) fn read_session(dir: &Path) -> Option<Pid> {
 }
 
 /// Connects to the agent of a job, if it lives.
-pub(crate) fn connect(dir: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+pub(crate) fn connect(dir: &Path) -> io::Result<UnixStream> {
     std::env::set_current_dir(dir)?;
-    std::os::unix::net::UnixStream::connect(SOCKET)
+    connect_here()
+}
+
+/// The same in the working directory.
+pub(crate) fn connect_here() -> io::Result<UnixStream> {
+    UnixStream::connect(SOCKET)
 }
 
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {

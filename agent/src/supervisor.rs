@@ -12,22 +12,24 @@ use job::plan::Plan;
 use job::sequence::{CancelEffect, Ended, Sequence, timeout};
 use job::trace::Trace;
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET};
-use job::wire::{Finished, Frames, Progress};
+use job::wire::{Finished, Progress};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::audience::Audience;
 use crate::clock::Clock;
 use crate::descendants::Reaper;
-use crate::listener::{Asked, Line, Listener};
+use crate::listener::{Asked, Listener};
 use crate::outputs::Outputs;
+use crate::reporter::Reporter;
 use crate::stage::{self, Begun, Running};
 use crate::store::Store;
 
 /// How long the result waits for someone to take it before the agent ends.
 const LINGER: Duration = Duration::from_secs(5);
+/// The same where the agent tells the server by itself: an outage may last so long.
+const REPORT_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// Without pidfds an ended process is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Listeners beyond this are turned away.
-const MAX_LISTENERS: usize = 8;
 
 pub(crate) struct Supervisor {
     plan: Plan,
@@ -35,10 +37,9 @@ pub(crate) struct Supervisor {
     hands: Hands,
     sequence: Sequence,
     trace: Trace,
-    listeners: Vec<Listener>,
+    audience: Audience,
     now_running: Option<Current>,
     outputs: Outputs,
-    timeline: Vec<Progress>,
     clock: Clock,
 }
 
@@ -59,20 +60,19 @@ struct Current {
 }
 
 impl Supervisor {
-    pub(crate) fn new(plan: Plan, store: Store, hands: Hands, listener: Listener) -> Self {
+    pub(crate) fn new(mut plan: Plan, store: Store, hands: Hands, listener: Listener) -> Self {
         let job_limit = Duration::from_millis(plan.timeout_ms);
         let options = plan.trace.clone().unwrap_or_default();
         Self {
             sequence: Sequence::new(&plan),
             trace: Trace::new(&options),
             clock: Clock::start(job_limit),
+            audience: Audience::new(listener, Reporter::new(plan.report.take())),
             plan,
             store,
             hands,
-            listeners: vec![listener],
             now_running: None,
             outputs: Outputs::default(),
-            timeline: Vec::new(),
         }
     }
 
@@ -107,8 +107,8 @@ impl Supervisor {
         let (name, role, action) = (stage.name.clone(), stage.role(), stage.action.clone());
         let head = format!("{CLEAR}{BOLD_CYAN}{}{RESET}{RESET}\n{}", stage.title, stage.notes);
         let now = SystemTime::now();
-        self.timeline.push(Progress { stage: name.clone(), started_us: micros(now), ended_us: 0 });
-        self.tell_progress();
+        let progress = Progress { stage: name.clone(), started_us: micros(now), ended_us: 0 };
+        self.audience.progress(&progress);
         self.write(|trace, out| {
             trace.section_start(&name, now, out);
             trace.runner(&head, now, out);
@@ -137,16 +137,16 @@ impl Supervisor {
 
     fn stage_ended(&mut self, ended: Ended) {
         let now = SystemTime::now();
-        let Some(last) = self.timeline.last_mut() else {
+        let Some(mut last) = self.audience.timeline().last().cloned() else {
             return;
         };
         last.ended_us = micros(now);
-        let name = last.stage.clone();
+        self.audience.progress(&last);
+        let name = last.stage;
         self.write(|trace, out| {
             trace.end_work(now, out);
             trace.section_end(&name, now, out);
         });
-        self.tell_progress();
         if let Ended::Broken(why) = &ended {
             self.say(&format!("{name}: {why}\n"));
         }
@@ -166,13 +166,14 @@ impl Supervisor {
         let text = self.outputs.read();
         self.work(&text);
         if ready.socket {
-            self.accept();
+            self.audience.accept(&self.store);
         }
         self.hear(Listener::hear);
     }
 
     fn wait_limit(&self) -> Duration {
         let mut deadlines = vec![self.clock.job];
+        deadlines.extend(self.audience.reporter.due());
         if let Some(current) = &self.now_running {
             deadlines.extend(self.clock.of(current.role));
             deadlines.extend(current.running.kill_at);
@@ -197,12 +198,7 @@ impl Supervisor {
             }
         }
         fds.extend(self.outputs.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        for listener in &self.listeners {
-            fds.push(PollFd::from_borrowed_fd(listener.input(), PollFlags::IN));
-            if listener.is_writing() {
-                fds.push(PollFd::from_borrowed_fd(listener.output(), PollFlags::OUT));
-            }
-        }
+        self.audience.poll_fds(&mut fds);
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -221,26 +217,8 @@ impl Supervisor {
         }
     }
 
-    fn accept(&mut self) {
-        while let Ok((socket, _)) = self.store.socket.accept() {
-            if self.listeners.len() >= MAX_LISTENERS || socket.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let (Ok(log), Ok(to_manager)) = (self.store.log_reader(), socket.try_clone()) else {
-                continue;
-            };
-            let line = Line { from_manager: socket.into(), to_manager: to_manager.into() };
-            let mut listener = Listener::new(line, log, None, Frames::default());
-            for progress in &self.timeline {
-                listener.progress(progress);
-            }
-            self.listeners.push(listener);
-        }
-    }
-
     fn hear(&mut self, how: impl Fn(&mut Listener) -> Vec<Asked>) {
-        let asked: Vec<Asked> = self.listeners.iter_mut().flat_map(how).collect();
-        for asked in asked {
+        for asked in self.audience.hear(how) {
             match asked {
                 Asked::Cancel => self.cancel(),
                 Asked::Abort(abort) => {
@@ -250,15 +228,10 @@ impl Supervisor {
                 Asked::Done => {}
             }
         }
-        self.listeners.retain(|listener| !listener.gone);
     }
 
     fn speak(&mut self) {
-        let log_bytes = self.store.log_bytes();
-        for listener in &mut self.listeners {
-            listener.speak(log_bytes);
-        }
-        self.listeners.retain(|listener| !listener.gone);
+        self.audience.speak(self.store.log_bytes(), &mut self.hands.reaper);
     }
 
     fn cancel(&mut self) {
@@ -291,7 +264,7 @@ impl Supervisor {
         }
         if current.running.kill_at.is_some_and(|at| now >= at) {
             current.running.kill_at = None;
-            self.hands.reaper.kill_all();
+            self.hands.reaper.kill_all(self.audience.reporter.pid());
         }
     }
 
@@ -319,7 +292,7 @@ impl Supervisor {
     /// Ends everything of the job, writes the last line and the result.
     fn finish(&mut self) {
         self.hands.ahead = None;
-        self.hands.reaper.kill_all();
+        self.hands.reaper.kill_all(self.audience.reporter.pid());
         let text = self.outputs.drain();
         self.work(&text);
         let outcome = self.sequence.outcome();
@@ -330,31 +303,33 @@ impl Supervisor {
             outcome: Some(outcome),
             log_bytes: self.store.log_bytes(),
             log_crc32: if whole { self.trace.checksum() } else { self.store.log_crc32() },
-            timeline: std::mem::take(&mut self.timeline),
+            timeline: self.audience.timeline().to_vec(),
         };
         // If it cannot be kept, whoever listens still hears it; a manager that comes later
         // finds no result and reports a system failure.
         let _ = self.store.finish(&finished);
-        for listener in &mut self.listeners {
-            listener.finish(finished.clone());
-        }
+        self.audience.finish(&finished);
     }
 
-    /// Stays for listeners that have not heard the end; removes everything once one of
-    /// them says that it is safe elsewhere.
+    /// Stays for listeners that have not heard the end, and until the server knows it where
+    /// no manager tells it. Removes everything once a manager says that it is safe there.
     fn linger(&mut self) {
-        let until = Instant::now() + LINGER;
+        let reports = self.audience.reporter.is_ready();
+        let until = Instant::now() + if reports { REPORT_LIMIT } else { LINGER };
         loop {
             self.speak();
-            let left = until.saturating_duration_since(Instant::now());
-            if self.listeners.is_empty() || left.is_zero() {
+            // What is on disk stays: a manager that comes later learns how the job ended.
+            let is_known = self.audience.reporter.has_delivered();
+            let wake = self.audience.reporter.due().map_or(until, |due| due.min(until));
+            if is_known || (!reports && self.audience.is_empty()) || Instant::now() >= until {
                 return;
             }
-            self.poll(left);
-            for listener in &mut self.listeners {
-                if listener.hear().contains(&Asked::Done) {
-                    return self.store.remove();
-                }
+            let ready = self.poll(wake.saturating_duration_since(Instant::now()));
+            if ready.socket {
+                self.audience.accept(&self.store);
+            }
+            if self.audience.hear(Listener::hear).contains(&Asked::Done) {
+                return self.store.remove();
             }
         }
     }
@@ -367,14 +342,6 @@ impl Supervisor {
         let mut out = Vec::new();
         how(&mut self.trace, &mut out);
         self.store.append(&out);
-    }
-
-    fn tell_progress(&mut self) {
-        if let Some(last) = self.timeline.last() {
-            for listener in &mut self.listeners {
-                listener.progress(last);
-            }
-        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     say(from_agent::Message::Armed(Armed {}))?;
     if !manager.go()? {
         drop(ahead);
-        reaper.kill_all();
+        reaper.kill_all(None);
         store.remove();
         return Ok(ExitCode::SUCCESS);
     }

@@ -72,7 +72,7 @@ impl Home {
         let key = job::compose::job_key(job, &runner());
         let mut agent = self.start(&["attach", "--base", &base, "--job", &key]);
         agent.from = from;
-        agent.say(to_agent::Message::Attach(Attach { from }));
+        agent.say(to_agent::Message::Attach(Attach { from, ..Attach::default() }));
         agent.allow_all();
         agent
     }

@@ -6,16 +6,18 @@
 //! * [`sequence`] says which stage comes next, given how the last one ended.
 //! * [`place`] says where a stage runs: as a process on the instance, for now.
 //! * [`trace`] is the only writer of the job's log.
+//! * [`report`] is what the server is told of a job, and what its answers mean.
 //! * [`wire`] carries plans and traces between manager and agent.
 //!
-//! Everything but `place` and `wire` is pure. Nothing here knows GitLab's HTTP API, SSH
-//! or providers.
+//! Everything but `place` and `wire` is pure. Nothing here speaks HTTP or SSH, or knows
+//! providers.
 
 pub mod compose;
 pub mod outcome;
 pub mod payload;
 pub mod place;
 pub mod plan;
+pub mod report;
 pub mod sequence;
 pub mod trace;
 pub mod variables;

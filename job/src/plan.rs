@@ -5,8 +5,8 @@
 pub use crate::wire::generated::stage::Action;
 pub use crate::wire::generated::transfer::What;
 pub use crate::wire::generated::{
-    Archive, Cleanup, Download, File, Plan, Prepare, Role, Script, Source, Stage, TraceOptions,
-    Transfer, Upload, When,
+    Archive, Cleanup, Download, File, Plan, Prepare, Report, Role, Script, Source, Stage,
+    TraceOptions, Transfer, Upload, When,
 };
 
 impl Plan {

@@ -16,14 +16,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use job::compose::{Instance, compose, is_debug, job_timeout};
 use job::outcome::{FailureReason, Outcome};
 use job::payload::Job;
-use job::plan::Plan;
+use job::plan::{Plan, Report};
+use job::report::{Ack, JobState, UPDATE_INTERVAL};
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
 use job::wire::{from_agent, to_agent};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connect::{AgentLine, Connection};
 use crate::events::JobStep;
-use crate::gitlab::{Ack, Backoff, JobState};
+use crate::gitlab::Backoff;
 use crate::group::{Acquisition, Reservation};
 use crate::history::Event;
 use crate::runner::{Permit, Runner};
@@ -190,7 +191,7 @@ impl Placing<'_> {
     /// it meanwhile that the job is alive.
     async fn withdrawn(&self) -> Ack {
         let token = Secret::new(self.job.token.clone());
-        let mut interval = log::UPDATE_INTERVAL;
+        let mut interval = UPDATE_INTERVAL;
         loop {
             tokio::time::sleep(interval).await;
             if let Ok(ack) = self.runner.client.touch(self.job.id, &token).await {
@@ -299,6 +300,11 @@ impl Placing<'_> {
             compose(self.job, &self.runner.config.engine, &instance).map_err(Unplaced::Outcome)?;
         let left = self.deadline().saturating_duration_since(Instant::now());
         plan.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let alone_after = self.runner.config.report_alone_after;
+        plan.report = (!alone_after.is_zero()).then(|| Report {
+            debug_trace: is_debug(self.job, &self.runner.config.engine),
+            ..self.runner.client.report(self.job, alone_after)
+        });
         if let Some(trace) = &mut plan.trace {
             trace.preamble = self.preamble(Some((acquisition, connection)));
         }

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use job::outcome::FailureReason;
+use job::outcome::{FailureReason, Outcome};
+use job::report::FinalState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -11,7 +12,7 @@ use tracing::Instrument as _;
 
 use crate::config;
 use crate::events::Events;
-use crate::gitlab::{ApiError, Backoff, Client, FinalState, JobRequest};
+use crate::gitlab::{ApiError, Backoff, Client, JobRequest};
 use crate::group::{Group, NoCapacity, Reservation};
 use crate::history::{Event, History};
 use crate::job_run;
@@ -186,12 +187,8 @@ impl Runner {
     /// Gives a job back that cannot be read, instead of letting it hang at the server.
     async fn refuse(&self, id: u64, token: &Secret, why: &str) {
         tracing::error!(job = id, why, "the server sent a job that cannot be read");
-        let state = FinalState {
-            success: false,
-            failure_reason: FailureReason::RunnerSystemFailure.as_gitlab(),
-            exit_code: None,
-            log: None,
-        };
+        let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
+        let state = FinalState::of(&outcome, &[], None);
         if let Err(error) = self.client.finish(id, token, &state).await {
             tracing::warn!(job = id, %error, "cannot give the job back");
         }

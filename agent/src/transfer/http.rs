@@ -1,30 +1,19 @@
-//! Requests to the runner API, with its certificates, retries and redirects.
+//! Artifacts' requests to the runner API, with their retries.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use job::plan::Transfer;
 use ureq::http::Response;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Body, SendBody};
 
-use crate::Error;
+use crate::{Error, http};
 
 /// Attempts and waits of GitLab Runner's artifact commands.
 const ATTEMPTS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// GitLab Runner's default for `[runners.artifact] response_header_timeout`.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(600);
-/// Where distributions keep the certificates that they trust.
-const SYSTEM_CERTIFICATES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 pub(super) struct Http {
     agent: ureq::Agent,
     api_url: String,
@@ -41,21 +30,9 @@ pub(super) enum Attempt<T> {
 
 impl Http {
     pub(super) fn new(transfer: &Transfer) -> Result<Self, Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder()
-            .root_certs(root_certificates(&transfer.ca_certificates)?)
-            .unversioned_rustls_crypto_provider(provider)
-            .build();
-        let config = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            // A token must not follow a redirect to another host.
-            .max_redirects(0)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(RESPONSE_TIMEOUT))
-            .user_agent(&transfer.user_agent)
-            .build();
-        Ok(Self { agent: config.into(), api_url: transfer.api_url.clone() })
+        let (certificates, name) = (&transfer.ca_certificates, &transfer.user_agent);
+        let agent = http::client(certificates, name, RESPONSE_TIMEOUT)?;
+        Ok(Self { agent, api_url: transfer.api_url.clone() })
     }
 
     /// URL of something of a job.
@@ -112,30 +89,4 @@ pub(super) fn retry<T>(what: &str, mut attempt: impl FnMut() -> Attempt<T>) -> R
 /// Whether a status means that the server may do better next time.
 pub(super) fn is_temporary(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504) || status >= 512
-}
-
-/// The plan's certificates and the system's; Mozilla's where there are none.
-fn root_certificates(pem: &[u8]) -> Result<RootCerts, Error> {
-    let mut certificates = parse(pem)?;
-    for path in SYSTEM_CERTIFICATES {
-        if let Ok(pem) = std::fs::read(path) {
-            certificates.extend(parse(&pem)?);
-            break;
-        }
-    }
-    if certificates.is_empty() {
-        return Ok(RootCerts::WebPki);
-    }
-    Ok(RootCerts::Specific(Arc::new(certificates)))
-}
-
-fn parse(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
-    let mut certificates = Vec::new();
-    for item in parse_pem(pem) {
-        let item = item.map_err(|error| Error::new(format!("a CA certificate: {error}")))?;
-        if let PemItem::Certificate(certificate) = item {
-            certificates.push(certificate);
-        }
-    }
-    Ok(certificates)
 }

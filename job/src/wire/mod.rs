@@ -2,7 +2,7 @@
 
 mod frame;
 
-#[expect(missing_docs, unreachable_pub, reason = "generated code")]
+#[expect(missing_docs, unreachable_pub, clippy::large_enum_variant, reason = "generated code")]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/mayfly.agent.rs"));
 }

@@ -17,6 +17,9 @@ use crate::secret::Secret;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTPUT_LIMIT_KIB: u64 = 4096;
+/// Longer than the minute after which a manager gives a job up whose instance it cannot
+/// reach; much less than the hour after which GitLab drops a job that it hears nothing of.
+const REPORT_ALONE_AFTER: Duration = Duration::from_secs(90);
 
 /// What a check needs to know beside the text.
 pub(super) struct Surroundings {
@@ -162,20 +165,17 @@ fn runner(
             );
         }
     }
+    let alone_after = entry.mayfly.report_alone_after;
     let engine = engine(entry, at, &url, (token.trim(), &ca_certificates), findings);
+    let mut count = |value, key: &str| positive(value, &format!("{at}.{key}"), 0, findings);
     Some(Runner {
         name: entry.name.clone(),
         server: Server { url, token: Secret::new(token.trim()), id: entry.id, ca_certificates },
-        limit: positive(entry.limit, &format!("{at}.limit"), 0, findings),
-        request_concurrency: positive(
-            entry.request_concurrency,
-            &format!("{at}.request_concurrency"),
-            0,
-            findings,
-        )
-        .max(1),
+        limit: count(entry.limit, "limit"),
+        request_concurrency: count(entry.request_concurrency, "request_concurrency").max(1),
         engine,
         autoscaler: autoscaler?,
+        report_alone_after: alone_after.map_or(REPORT_ALONE_AFTER, |after| after.0),
     })
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct RunnerEntry {
 pub(crate) struct OwnRunner {
     /// Names of environment variables that the plugin gets beside the usual ones.
     pub(crate) plugin_environment: Vec<String>,
+    /// How long an agent is without a manager before it tells the server by itself.
+    pub(crate) report_alone_after: Option<GoDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]

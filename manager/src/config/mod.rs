@@ -55,6 +55,9 @@ pub(crate) struct Runner {
     /// What the engine needs to know of the entry.
     pub(crate) engine: job::compose::Runner,
     pub(crate) autoscaler: Autoscaler,
+    /// How long an agent is without a manager before it tells the server of its job by
+    /// itself; zero is never.
+    pub(crate) report_alone_after: Duration,
 }
 
 /// How to speak to the job server.
@@ -77,6 +80,7 @@ impl Runner {
             && self.server.token.reveal() == other.server.token.reveal()
             && self.server.ca_certificates == other.server.ca_certificates
             && self.request_concurrency == other.request_concurrency
+            && self.report_alone_after == other.report_alone_after
             // The engine's settings hold nothing secret.
             && format!("{:?}", self.engine) == format!("{:?}", other.engine)
             && ours.plugin == theirs.plugin

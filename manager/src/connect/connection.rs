@@ -110,7 +110,7 @@ impl Connection {
             quote(job_key)
         );
         let line = self.open(0, &command).await?;
-        line.say(to_agent::Message::Attach(Attach { from }))
+        line.say(to_agent::Message::Attach(Attach { from, ..Attach::default() }))
             .await
             .map_err(|error| ArmError(error.to_string()))?;
         Ok(line)

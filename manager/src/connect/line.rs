@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use job::wire::{Frames, FromAgent, ToAgent, encode, from_agent, to_agent};
+use job::wire::{Frames, FromAgent, Ping, ToAgent, encode, from_agent, to_agent};
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelWriteHalf};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// What may wait to be read: the credit, in the smallest pieces that an agent sends.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -23,6 +25,7 @@ pub(crate) struct AgentLine {
     queued: Arc<AtomicUsize>,
     messages: mpsc::UnboundedReceiver<from_agent::Message>,
     reader: tokio::task::JoinHandle<String>,
+    pings: Option<AbortOnDropHandle<()>>,
 }
 
 /// The agent cannot be spoken to.
@@ -67,13 +70,28 @@ impl AgentLine {
             }
             stderr
         });
-        Self { to_agent: Arc::new(write), queued, messages, reader }
+        Self { to_agent: Arc::new(write), queued, messages, reader, pings: None }
     }
 
     /// Says one thing.
     pub(crate) async fn say(&self, message: to_agent::Message) -> Result<(), LineLost> {
         let frame = encode(&ToAgent::from(message));
         self.to_agent.data_bytes(frame).await.map_err(|error| LineLost(error.to_string()))
+    }
+
+    /// Says once per interval that someone is here, as long as the line is held.
+    pub(crate) fn keep_alive(&mut self, interval: Duration) {
+        let to_agent = Arc::clone(&self.to_agent);
+        let frame = encode(&ToAgent::from(to_agent::Message::Ping(Ping {})));
+        let pings = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                if to_agent.data_bytes(frame.clone()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.pings = Some(AbortOnDropHandle::new(pings));
     }
 
     /// The next thing that the agent says; `None` once the line is lost. Cancel-safe.

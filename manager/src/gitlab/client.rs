@@ -3,10 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use job::plan::Report;
+use job::report::{Ack, Answer, FinalState, Finished, Patched, Update};
 use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode};
 
-use super::wire::{Info, JobIdentity, JobRequestBody, Output, UpdateBody, VerifyBody};
+use super::wire::{Info, JobIdentity, JobRequestBody, VerifyBody};
 use crate::config::Server;
 use crate::secret::Secret;
 
@@ -14,9 +16,6 @@ use crate::secret::Secret;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bounds of `X-GitLab-Trace-Update-Interval`; GitLab Runner takes 15 minutes at most.
-const SHORTEST_UPDATE_INTERVAL: Duration = Duration::from_millis(200);
-const LONGEST_UPDATE_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// Largest job payload that is taken.
 const MAX_PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
 
@@ -25,6 +24,7 @@ const MAX_PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Client {
     http: reqwest::Client,
     api_url: String,
+    ca_certificates: Vec<u8>,
     token: Secret,
     system_id: String,
     info: Info,
@@ -69,26 +69,6 @@ pub(crate) enum ApiError {
     Refused(String),
 }
 
-/// What the server says of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum JobState {
-    /// It may go on.
-    Running,
-    /// It shall be stopped gracefully.
-    Canceling,
-    /// It is over for the server: nothing more is to be sent.
-    Over,
-}
-
-/// The server took something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ack {
-    /// What it says of the job.
-    pub(crate) job: JobState,
-    /// How often it wants to hear of the job.
-    pub(crate) update_interval: Option<Duration>,
-}
-
 /// A piece of a job's log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogPiece {
@@ -97,38 +77,6 @@ pub(crate) struct LogPiece {
     pub(crate) bytes: bytes::Bytes,
     /// Whether the log may hold secrets: the server then shows it to fewer people.
     pub(crate) debug: bool,
-}
-
-/// What became of a piece of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patched {
-    /// It is stored.
-    Stored(Ack),
-    /// The server has the log up to this offset only, or further: go on from there.
-    Elsewhere(u64),
-}
-
-/// How a job ended, in the server's words.
-#[derive(Clone, Debug)]
-pub(crate) struct FinalState {
-    pub(crate) success: bool,
-    pub(crate) failure_reason: &'static str,
-    pub(crate) exit_code: Option<i32>,
-    /// Size and CRC-32 of the whole log, where they are known.
-    pub(crate) log: Option<(u64, u32)>,
-}
-
-/// What became of a final state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finished {
-    /// The job is done.
-    Accepted,
-    /// Not stored yet: say it again after a while.
-    NotYet(Ack),
-    /// The log that the server has is not the whole: send it again from the start.
-    LogDiffers,
-    /// The server has given the job up.
-    Over,
 }
 
 impl Client {
@@ -147,6 +95,7 @@ impl Client {
         Ok(Self {
             http: builder.build().map_err(build)?,
             api_url: format!("{}/api/v4/", server.url),
+            ca_certificates: server.ca_certificates.clone(),
             token: server.token.clone(),
             system_id: system_id.to_owned(),
             info: Info::new(),
@@ -186,11 +135,10 @@ impl Client {
     /// Tells that a job runs. It is how a job is acknowledged, and how a silent one is
     /// kept alive.
     pub(crate) async fn touch(&self, job: u64, token: &Secret) -> Result<Ack, ApiError> {
-        let response = self.put(job, token, "running", None).await?;
-        match response.status() {
-            status if status.is_success() => Ok(ack(response.headers())),
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(OVER),
-            _ => Err(failure(response).await),
+        let response = self.put(job, token, None).await?;
+        match answer(&response).to_update() {
+            Some(ack) => Ok(ack),
+            None => Err(failure(response).await),
         }
     }
 
@@ -201,14 +149,10 @@ impl Client {
         token: &Secret,
         end: &FinalState,
     ) -> Result<Finished, ApiError> {
-        let state = if end.success { "success" } else { "failed" };
-        let response = self.put(job, token, state, Some(end)).await?;
-        match response.status() {
-            StatusCode::OK => Ok(Finished::Accepted),
-            StatusCode::ACCEPTED => Ok(Finished::NotYet(ack(response.headers()))),
-            StatusCode::PRECONDITION_FAILED => Ok(Finished::LogDiffers),
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(Finished::Over),
-            _ => Err(failure(response).await),
+        let response = self.put(job, token, Some(end)).await?;
+        match answer(&response).to_final_state() {
+            Some(finished) => Ok(finished),
+            None => Err(failure(response).await),
         }
     }
 
@@ -232,18 +176,25 @@ impl Client {
             .send()
             .await
             .map_err(|error| temporary(&error))?;
-        match response.status() {
-            StatusCode::ACCEPTED => Ok(Patched::Stored(ack(response.headers()))),
-            StatusCode::RANGE_NOT_SATISFIABLE => match range_end(response.headers()) {
-                Some(end) => Ok(Patched::Elsewhere(end)),
-                None => Err(ApiError::Temporary {
-                    what: "the server refuses the log's range, and does not say which it wants"
-                        .into(),
-                    retry_after: None,
-                }),
-            },
-            StatusCode::FORBIDDEN => Ok(Patched::Stored(OVER)),
-            _ => Err(failure(response).await),
+        match answer(&response).to_piece() {
+            Some(patched) => Ok(patched),
+            None => Err(failure(response).await),
+        }
+    }
+
+    /// What an agent needs to tell the server of a job by itself, once it was without any
+    /// manager for `after`.
+    pub(crate) fn report(&self, job: &job::payload::Job, after: Duration) -> Report {
+        Report {
+            api_url: self.api_url.clone(),
+            ca_certificates: self.ca_certificates.clone(),
+            user_agent: crate::USER_AGENT.into(),
+            job_id: job.id,
+            job_token: job.token.clone(),
+            info: serde_json::to_string(&self.info).unwrap_or_default(),
+            failure_reasons: job.features.failure_reasons.clone(),
+            debug_trace: false,
+            after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -267,22 +218,9 @@ impl Client {
         &self,
         job: u64,
         token: &Secret,
-        state: &str,
         end: Option<&FinalState>,
     ) -> Result<Response, ApiError> {
-        let log = end.and_then(|end| end.log);
-        let checksum = log.map(|(_, crc32)| format!("crc32:{crc32:08x}"));
-        let body = UpdateBody {
-            info: &self.info,
-            token: token.reveal(),
-            state,
-            failure_reason: end.filter(|end| !end.success).map(|end| end.failure_reason),
-            checksum: checksum.as_deref(),
-            output: log
-                .zip(checksum.as_deref())
-                .map(|((bytesize, _), checksum)| Output { checksum, bytesize }),
-            exit_code: end.and_then(|end| end.exit_code),
-        };
+        let body = Update::new(&self.info, token.reveal(), end);
         let request = self
             .http
             .put(format!("{}jobs/{job}", self.api_url))
@@ -308,26 +246,8 @@ fn read_job(payload: &[u8]) -> Result<JobRequest, ApiError> {
     }
 }
 
-const OVER: Ack = Ack { job: JobState::Over, update_interval: None };
-
-fn ack(headers: &HeaderMap) -> Ack {
-    let job = match text_header(headers, "job-status") {
-        Some("canceled" | "failed") => JobState::Over,
-        Some("canceling") => JobState::Canceling,
-        _ => JobState::Running,
-    };
-    let interval = text_header(headers, "x-gitlab-trace-update-interval");
-    let update_interval = interval
-        .and_then(|text| text.parse::<f64>().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|interval| !interval.is_zero())
-        .map(|interval| interval.clamp(SHORTEST_UPDATE_INTERVAL, LONGEST_UPDATE_INTERVAL));
-    Ack { job, update_interval }
-}
-
-/// `Range: 0-N` says that the log has N bytes.
-fn range_end(headers: &HeaderMap) -> Option<u64> {
-    text_header(headers, "range")?.rsplit('-').next()?.trim().parse().ok()
+fn answer(response: &Response) -> Answer {
+    Answer::new(response.status().as_u16(), |name| text_header(response.headers(), name))
 }
 
 fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -105,27 +105,6 @@ pub(super) struct JobIdentity {
 }
 
 #[derive(Serialize)]
-pub(super) struct UpdateBody<'a> {
-    pub(super) info: &'a Info,
-    pub(super) token: &'a str,
-    pub(super) state: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) failure_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) checksum: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) output: Option<Output<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) exit_code: Option<i32>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Output<'a> {
-    pub(super) checksum: &'a str,
-    pub(super) bytesize: u64,
-}
-
-#[derive(Serialize)]
 pub(super) struct VerifyBody<'a> {
     pub(super) info: &'a Info,
     pub(super) token: &'a str,

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use job::report::{FinalState, Finished, JobState, MAX_PIECE_BYTES, UPDATE_INTERVAL};
 use job::wire::{Done, Finished as AgentFinished, from_agent, to_agent};
 
 use tokio::time::timeout;
 
 use super::follow::Follow;
-use super::log::{Delivery, MAX_PATCH_BYTES, Sent, UPDATE_INTERVAL, final_state};
-use crate::gitlab::{Finished, JobState};
+use super::log::{Delivery, Sent, send};
 
 /// An agent that was told that all is done ends at once; its slot is free then.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl Follow<'_> {
         let mut delivery = Delivery::default();
         let reasons = self.record.failure_reasons.clone();
         let whole = Some((finished.log_bytes, finished.log_crc32));
-        let mut state = final_state(&self.outcome, &reasons, whole);
+        let mut state = FinalState::of(&self.outcome, &reasons, whole);
         while self.server != JobState::Over {
             if state.log.is_some() && !self.deliver_log(finished, &mut delivery).await {
                 state.log = None;
@@ -59,8 +59,8 @@ impl Follow<'_> {
     /// Sends the log to its end. `false` if the server will not have it, or if it is lost.
     async fn deliver_log(&mut self, finished: &AgentFinished, delivery: &mut Delivery) -> bool {
         let mut is_lost = false;
-        while self.pending.stored < finished.log_bytes {
-            let piece = (self.pending.stored + MAX_PATCH_BYTES as u64).min(finished.log_bytes);
+        while self.pending.stored() < finished.log_bytes {
+            let piece = (self.pending.stored() + MAX_PIECE_BYTES as u64).min(finished.log_bytes);
             while !is_lost && self.pending.end() < piece {
                 self.give_credit().await;
                 is_lost = !timeout(READ_ON_LIMIT, self.read_on()).await.unwrap_or(false);
@@ -71,7 +71,7 @@ impl Follow<'_> {
             if self.pending.is_empty() {
                 return false;
             }
-            match self.pending.send(self.runner, &self.record, &self.token).await {
+            match send(&mut self.pending, self.runner, &self.record, &self.token).await {
                 Ok(Sent::Ack(ack)) => {
                     delivery.backoff.succeeded();
                     if ack.is_some_and(|ack| ack.job == JobState::Over) {

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use job::outcome::{FailureReason, Outcome};
+use job::report::{Ack, JobState, MAX_PIECE_BYTES, Pending, UPDATE_INTERVAL};
 use job::wire::{
     Abort, Attach, Cancel, Credit, Finished as AgentFinished, Go, from_agent, to_agent,
 };
@@ -11,11 +12,10 @@ use scheduler::plan::Reason;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::join::Joiner;
-use super::log::{Ended, MAX_PATCH_BYTES, Pending, Sent, UPDATE_INTERVAL};
+use super::log::{Ended, Sent, send};
 use super::{interrupted, unix_seconds};
 use crate::connect::AgentLine;
 use crate::events::JobStep;
-use crate::gitlab::{Ack, JobState};
 use crate::group::Acquisition;
 use crate::runner::Runner;
 use crate::secret::Secret;
@@ -23,7 +23,7 @@ use crate::state::JobRecord;
 
 /// Log bytes that an agent may send beyond what the server has: one PATCH, and what one
 /// job may hold in this process's memory.
-const WINDOW_BYTES: u64 = MAX_PATCH_BYTES as u64;
+const WINDOW_BYTES: u64 = MAX_PIECE_BYTES as u64;
 /// After this time people see the begin of the log, and the server says how often it
 /// wants to hear of the job.
 const FIRST_UPDATE: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ const ABORT_LIMIT: Duration = Duration::from_secs(60);
 /// A job that ended long ago is still to be asked for its result: longer than it takes to
 /// reach its instance and to join.
 const JOINED_AFTER: Duration = Duration::from_secs(5 * 60);
+/// Longest time between two signs of life to an agent.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Jobs have an end everywhere; this is for those of records without one.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -137,7 +139,7 @@ impl<'a> Follow<'a> {
         };
         let rest = self.last_words(&outcome).await;
         let silent = self.server == JobState::Over;
-        let stored = self.pending.stored;
+        let stored = self.pending.stored();
         Told::Ended {
             record: Box::new(self.record),
             ended: Ended::Without { outcome, stored, rest, silent },
@@ -153,6 +155,7 @@ impl<'a> Follow<'a> {
         if self.line.is_some() {
             self.say(to_agent::Message::Go(Go {})).await;
             self.give_credit().await;
+            self.keep_alive();
         }
     }
 
@@ -210,7 +213,8 @@ impl<'a> Follow<'a> {
                         end,
                         "a piece of the log is missing, asking again"
                     );
-                    self.say(to_agent::Message::Attach(Attach { from: end })).await;
+                    self.say(to_agent::Message::Attach(Attach { from: end, ..Attach::default() }))
+                        .await;
                 }
             }
             Some(from_agent::Message::Progress(progress)) => {
@@ -237,6 +241,7 @@ impl<'a> Follow<'a> {
         self.line = Some(line);
         self.credit = 0;
         self.give_credit().await;
+        self.keep_alive();
         if self.server == JobState::Canceling {
             self.say(to_agent::Message::Cancel(Cancel {})).await;
         }
@@ -266,10 +271,11 @@ impl<'a> Follow<'a> {
         let ack = if self.pending.is_empty() {
             self.runner.client.touch(self.record.job, &self.token).await.map(Some)
         } else {
-            match self.pending.send(self.runner, &self.record, &self.token).await {
+            match send(&mut self.pending, self.runner, &self.record, &self.token).await {
                 Ok(Sent::Ack(ack)) => Ok(ack),
                 Ok(Sent::NeedFrom(at)) => {
-                    self.say(to_agent::Message::Attach(Attach { from: at })).await;
+                    self.say(to_agent::Message::Attach(Attach { from: at, ..Attach::default() }))
+                        .await;
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -328,9 +334,20 @@ impl<'a> Follow<'a> {
         self.say(to_agent::Message::Abort(abort)).await;
     }
 
+    /// Tells the agent all the time that a manager is there: it need not tell the server of
+    /// the job by itself.
+    fn keep_alive(&mut self) {
+        let alone_after = self.runner.config.report_alone_after;
+        if let Some(line) = &mut self.line
+            && !alone_after.is_zero()
+        {
+            line.keep_alive((alone_after / 4).min(PING_INTERVAL));
+        }
+    }
+
     /// Lets the agent send on, as the server takes the log.
     pub(super) async fn give_credit(&mut self) {
-        let until = self.pending.stored + WINDOW_BYTES;
+        let until = self.pending.stored() + WINDOW_BYTES;
         if until > self.credit + WINDOW_BYTES / 4 || self.credit == 0 {
             self.credit = until;
             self.say(to_agent::Message::Credit(Credit { until })).await;
@@ -349,7 +366,7 @@ impl<'a> Follow<'a> {
 
     /// What is left of the log, and why the job ended.
     async fn last_words(&mut self, outcome: &Outcome) -> Vec<u8> {
-        let mut rest = self.pending.rest();
+        let mut rest = self.pending.rest().to_vec();
         if !rest.is_empty() && !rest.ends_with(b"\n") {
             rest.push(b'\n');
         }

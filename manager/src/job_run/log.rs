@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use job::outcome::Outcome;
+use job::report::{Ack, FinalState, Finished, JobState, Patched, Pending, UPDATE_INTERVAL};
 
 use super::follow::Follow;
-use crate::gitlab::{Ack, ApiError, Backoff, FinalState, Finished, JobState, LogPiece, Patched};
+use crate::gitlab::{ApiError, Backoff, LogPiece};
 use crate::runner::Runner;
 use crate::secret::Secret;
 use crate::state::JobRecord;
 
-/// Most bytes of one PATCH, as in GitLab Runner.
-pub(super) const MAX_PATCH_BYTES: usize = 1024 * 1024;
-/// GitLab Runner's default of the time between two looks at a job.
-pub(super) const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a final state is offered to a server that is down. GitLab drops a job that it
 /// heard nothing of for an hour.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
@@ -22,14 +19,6 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
 const RESENDS: u32 = 3;
 /// How often what the server refuses is offered again.
 const REFUSALS: u32 = 3;
-
-/// The part of the log that the server does not have yet.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    /// Where the server's log ends.
-    pub(super) stored: u64,
-    bytes: BytesMut,
-}
 
 /// What became of sending some of the log.
 pub(super) enum Sent {
@@ -40,67 +29,29 @@ pub(super) enum Sent {
     NeedFrom(u64),
 }
 
-impl Pending {
-    /// Where what we have ends.
-    pub(super) fn end(&self) -> u64 {
-        self.stored + self.bytes.len() as u64
+/// Sends one piece of what is pending.
+pub(super) async fn send(
+    pending: &mut Pending,
+    runner: &Runner,
+    record: &JobRecord,
+    token: &Secret,
+) -> Result<Sent, ApiError> {
+    if pending.is_empty() {
+        return Ok(Sent::Ack(None));
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Takes bytes of the log. Those that are known are skipped; a gap is an error.
-    pub(super) fn take(&mut self, offset: u64, data: &[u8]) -> Result<(), u64> {
-        let end = self.end();
-        if offset > end {
-            return Err(end);
+    let bytes = Bytes::copy_from_slice(pending.piece());
+    let length = bytes.len();
+    let piece = LogPiece { offset: pending.stored(), bytes, debug: record.debug_trace };
+    match runner.client.patch_trace(record.job, token, piece).await? {
+        Patched::Stored(ack) => {
+            pending.sent(length);
+            Ok(Sent::Ack(Some(ack)))
         }
-        let known = usize::try_from(end - offset).unwrap_or(usize::MAX).min(data.len());
-        self.bytes.extend_from_slice(&data[known..]);
-        Ok(())
-    }
-
-    /// What the server does not have.
-    pub(super) fn rest(&self) -> Vec<u8> {
-        self.bytes.to_vec()
-    }
-
-    /// Begins anew at an offset.
-    pub(super) fn restart(&mut self, at: u64) {
-        self.stored = at;
-        self.bytes.clear();
-    }
-
-    /// Sends one piece.
-    pub(super) async fn send(
-        &mut self,
-        runner: &Runner,
-        record: &JobRecord,
-        token: &Secret,
-    ) -> Result<Sent, ApiError> {
-        if self.bytes.is_empty() {
-            return Ok(Sent::Ack(None));
-        }
-        let length = self.bytes.len().min(MAX_PATCH_BYTES);
-        let piece = Bytes::copy_from_slice(&self.bytes[..length]);
-        let piece = LogPiece { offset: self.stored, bytes: piece, debug: record.debug_trace };
-        match runner.client.patch_trace(record.job, token, piece).await? {
-            Patched::Stored(ack) => {
-                let _ = self.bytes.split_to(length);
-                self.stored += length as u64;
-                Ok(Sent::Ack(Some(ack)))
-            }
-            Patched::Elsewhere(at) => {
-                if (self.stored..=self.end()).contains(&at) {
-                    let skip = usize::try_from(at - self.stored).unwrap_or(0);
-                    let _ = self.bytes.split_to(skip);
-                    self.stored = at;
-                    return Ok(Sent::Ack(None));
-                }
-                self.restart(at);
-                Ok(Sent::NeedFrom(at))
-            }
+        Patched::Elsewhere(at) if pending.go_to(at) => Ok(Sent::Ack(None)),
+        Patched::Elsewhere(at) => Ok(Sent::NeedFrom(at)),
+        Patched::Nowhere => {
+            let what = "the server refuses the log's range, and does not say which it wants";
+            Err(ApiError::Temporary { what: what.into(), retry_after: None })
         }
     }
 }
@@ -157,10 +108,10 @@ async fn deliver_rest(
     (stored, rest): (u64, &[u8]),
 ) {
     let token = Secret::new(record.token.clone());
-    let mut pending = Pending { stored, bytes: BytesMut::from(rest) };
+    let mut pending = Pending::new(stored, rest.to_vec());
     let mut delivery = Delivery::default();
     while !pending.is_empty() {
-        match pending.send(runner, record, &token).await {
+        match send(&mut pending, runner, record, &token).await {
             Ok(Sent::Ack(Some(ack))) if ack.job == JobState::Over => return,
             Ok(Sent::Ack(_)) => delivery.backoff.succeeded(),
             // The bytes before are lost with the instance: the last words still come.
@@ -168,8 +119,7 @@ async fn deliver_rest(
                 if !delivery.resend() {
                     break;
                 }
-                pending.restart(at);
-                pending.bytes.extend_from_slice(rest);
+                pending = Pending::new(at, rest.to_vec());
             }
             Err(error) => {
                 // The final state matters more than its log.
@@ -179,7 +129,7 @@ async fn deliver_rest(
             }
         }
     }
-    let state = final_state(outcome, &record.failure_reasons, None);
+    let state = FinalState::of(outcome, &record.failure_reasons, None);
     loop {
         match runner.client.finish(record.job, &token, &state).await {
             Ok(Finished::NotYet(ack)) if !delivery.is_over() => {
@@ -193,19 +143,6 @@ async fn deliver_rest(
                 }
             }
         }
-    }
-}
-
-pub(super) fn final_state(
-    outcome: &Outcome,
-    known: &[String],
-    log: Option<(u64, u32)>,
-) -> FinalState {
-    FinalState {
-        success: outcome.success,
-        failure_reason: outcome.reason().for_server(known),
-        exit_code: outcome.exit_code,
-        log,
     }
 }
 
@@ -260,23 +197,5 @@ impl Delivery {
     pub(super) fn resend(&mut self) -> bool {
         self.resends += 1;
         self.resends <= RESENDS
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_taken_once_and_never_with_a_gap() {
-        let mut pending = Pending { stored: 10, bytes: BytesMut::new() };
-        assert_eq!(pending.take(10, b"abc"), Ok(()));
-        assert_eq!(pending.take(11, b"bcd"), Ok(()));
-        assert_eq!(pending.take(10, b"ab"), Ok(()));
-        assert_eq!((pending.end(), &pending.bytes[..]), (14, &b"abcd"[..]));
-        assert_eq!(pending.take(15, b"f"), Err(14));
-        pending.restart(3);
-        assert_eq!(pending.take(0, b"0123"), Ok(()));
-        assert_eq!((pending.stored, &pending.bytes[..]), (3, &b"3"[..]));
     }
 }

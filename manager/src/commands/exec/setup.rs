@@ -124,6 +124,8 @@ pub(super) fn config(
         request_concurrency: 1,
         engine: engine(url),
         autoscaler,
+        // The server ends with this process.
+        report_alone_after: Duration::ZERO,
     };
     Config {
         concurrent: flags.instances,
