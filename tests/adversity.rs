@@ -77,9 +77,10 @@ fn an_instance_that_takes_no_jobs_is_replaced() {
 #[test]
 fn jobs_of_a_forgotten_manager_keep_their_instance() {
     let gitlab = GitLab::start();
-    let mut manager = Manager::start(Runner::local(&gitlab).max_instances(1));
+    let runner = Runner::local(&gitlab).max_instances(1).own("report_alone_after", "2s");
+    let mut manager = Manager::start(runner);
     let work = seconds(12);
-    let script = format!("echo ready; sleep {}", work.as_secs());
+    let script = format!("echo ready; sleep {}; exit 9", work.as_secs());
     let job = gitlab.enqueue(JobSpec::script([script]));
     gitlab.wait_for_trace(job, "ready", seconds(60));
     let begun = Instant::now();
@@ -90,6 +91,9 @@ fn jobs_of_a_forgotten_manager_keep_their_instance() {
     let log = manager.wait_for_log("deleting instance", seconds(60));
     assert!(begun.elapsed() > work, "deleted under a job: {log}");
     assert!(log.contains("reason=\"unrecorded\""), "{log}");
+    // Its agent told how it ended, before its instance went.
+    let audit = gitlab.audit(job);
+    assert_eq!((audit.state, audit.exit_code), (State::Failed, Some(9)));
     succeeds(&gitlab);
 }
 

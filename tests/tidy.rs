@@ -19,7 +19,7 @@ const MANAGER_IMPORTS: [(&str, &[&str]); 16] = [
     ("plugin", &["config"]),
     ("connect", &["secret"]),
     ("state", &["connect"]),
-    ("group", &["connect", "history", "plugin", "state"]),
+    ("group", &["config", "connect", "history", "plugin", "state"]),
     ("console", &["group"]),
     ("coordinator", &[]),
     ("runner", &["config", "events", "gitlab", "group", "history", "job_run", "secret", "state"]),

@@ -1,14 +1,15 @@
 //! The composition root: a configuration becomes an app, the app runs, the app ends.
 
-mod tuner;
+mod reload;
+mod roster;
 mod workshop;
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mayfly_plugin::host::CallError;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,18 +20,16 @@ use crate::console::{self, Question};
 use crate::events::Events;
 use crate::history::History;
 use crate::plugin::ProviderError;
-use crate::runner::{Runner, Shared};
+use crate::runner::Shared;
 use crate::shutdown::{Ending, Signals};
 use crate::state::{State, StateError};
+use roster::Roster;
 use workshop::Workshop;
 
-pub(crate) use tuner::Tuner;
+pub(crate) use reload::Reloader;
 
 /// How long jobs may take to stop once they were told to.
 const ABORT_LIMIT: Duration = Duration::from_secs(30);
-/// Pauses between attempts to start a plugin beside those that run.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Why the manager cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,28 +44,26 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Server(String),
     /// No entry's plugin can be used.
-    #[error("{0}")]
-    Provider(ProviderError),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// A plugin does not list its instances.
+    #[error(transparent)]
+    List(#[from] CallError),
 }
 
 impl StartError {
     /// Whether another attempt may succeed: a plugin's provider may have been down.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Provider(ProviderError::Start(_)))
+        matches!(self, Self::Provider(ProviderError::Start(_)) | Self::List(_))
     }
 }
 
 /// A manager that serves its runners.
 pub(crate) struct App {
     pub(crate) shared: Shared,
-    served: Arc<Mutex<Vec<Served>>>,
-    tasks: TaskTracker,
+    roster: Arc<Roster>,
+    config: Config,
     shutdown_timeout: Duration,
-}
-
-/// One entry that is served.
-struct Served {
-    runner: Arc<Runner>,
 }
 
 impl App {
@@ -89,94 +86,32 @@ impl App {
             detaching: CancellationToken::new(),
             aborting: CancellationToken::new(),
         };
-        let app = Self {
+        let roster = Roster::new(Workshop {
             shared: shared.clone(),
-            served: Arc::default(),
-            tasks: TaskTracker::new(),
-            shutdown_timeout: config.shutdown_timeout,
-        };
-        let agents = Arc::new(Agents::default());
-        app.tasks.spawn(app.console(&config.state_dir));
-        let workshop = Arc::new(Workshop { config, shared, agents, own_key });
-        let (runners, failures) = workshop.build_all().await;
-        // All first take up what they had: it counts before new jobs do.
-        for runner in &runners {
-            take_up(&app.served, &app.tasks, runner);
+            agents: Arc::new(Agents::default()),
+            own_key,
+            hide: [config.config_dir.clone(), config.state_dir.clone()],
+        });
+        tokio::spawn(console(Arc::clone(&roster), config.state_dir.clone()));
+        let mut failures = roster.start(config.runners.clone()).await;
+        if roster.served().is_empty() && !failures.is_empty() {
+            return Err(failures.swap_remove(0).1);
         }
-        for runner in runners {
-            app.tasks.spawn(runner.feed());
+        for (entry, error) in failures {
+            roster.wait_for(entry, &error);
         }
-        let nothing_is_served = app.lock().is_empty();
-        for (index, error) in failures {
-            if nothing_is_served {
-                return Err(error);
-            }
-            let runner = &workshop.config.runners[index].name;
-            if error.may_pass() {
-                tracing::error!(runner, %error, "this runner waits for its plugin");
-                app.tasks.spawn(app.try_again(&workshop, index));
-            } else {
-                tracing::error!(runner, %error, "this runner is left out");
-            }
-        }
-        Ok(app)
-    }
-
-    /// Answers operators as long as the manager runs.
-    fn console(&self, state_dir: &Path) -> impl Future<Output = ()> + Send + use<> {
-        let (served, state_dir) = (Arc::clone(&self.served), state_dir.to_owned());
-        let started = Instant::now();
-        async move {
-            let answer = move |question: &Question| {
-                let served = served.lock().unwrap_or_else(PoisonError::into_inner);
-                let groups: Vec<_> =
-                    served.iter().map(|one| Arc::clone(&one.runner.group)).collect();
-                drop(served);
-                console::answer(question, &groups, started.elapsed().as_secs_f64())
-            };
-            console::serve(&state_dir, answer).await;
-        }
+        let shutdown_timeout = config.shutdown_timeout;
+        Ok(Self { shared, roster, config, shutdown_timeout })
     }
 
     /// What takes up another configuration while this one runs.
-    pub(crate) fn tuner(&self, config: &Config) -> Tuner {
-        let concurrent = config.concurrent;
-        Tuner { served: Arc::clone(&self.served), shared: self.shared.clone(), concurrent }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn try_again(
-        &self,
-        workshop: &Arc<Workshop>,
-        index: usize,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let (served, tasks) = (Arc::clone(&self.served), self.tasks.clone());
-        let (workshop, draining) = (Arc::clone(workshop), self.shared.draining.clone());
-        async move {
-            let mut pause = FIRST_PAUSE;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = draining.cancelled() => return,
-                }
-                match workshop.build(index).await {
-                    Ok(runner) => {
-                        take_up(&served, &tasks, &runner);
-                        return runner.feed().await;
-                    }
-                    Err(error) => tracing::warn!(%error, "still waiting for a plugin"),
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
+    pub(crate) fn reloader(&self) -> Reloader {
+        Reloader { roster: Arc::clone(&self.roster), config: self.config.clone() }
     }
 
     /// Serves until a signal, then ends as it says.
     pub(crate) async fn run(self, mut signals: Signals) -> Exit {
-        tracing::info!(runners = self.lock().len(), "mayfly is up");
+        tracing::info!(runners = self.roster.served().len(), "mayfly is up");
         let mut ending = None;
         let failed = self.shared.state.failed().clone();
         loop {
@@ -258,13 +193,7 @@ impl App {
 
     /// Ends groups and plugins. Instances go where the configuration says so.
     async fn end(&self, may_delete: bool) {
-        let mut ends = JoinSet::new();
-        for served in self.lock().drain(..) {
-            let delete = served.runner.config.autoscaler.delete_instances_on_shutdown;
-            let limit = (may_delete && delete).then_some(self.shutdown_timeout);
-            ends.spawn(served.end(limit));
-        }
-        while ends.join_next().await.is_some() {}
+        self.roster.end(may_delete.then_some(self.shutdown_timeout)).await;
         self.shared.state.settle().await;
         self.shared.history.flush();
         tracing::info!("mayfly has ended");
@@ -279,33 +208,21 @@ impl App {
     }
 }
 
-impl Served {
-    /// Deletes the instances, if it has time for that, and ends the plugin.
-    async fn end(self, delete_within: Option<Duration>) {
-        if let Some(limit) = delete_within {
-            let left = self.runner.group.delete_all(limit).await;
-            if left > 0 {
-                tracing::error!(left, "instances are still there, the next start takes them over");
-            }
-        }
-        self.runner.group.detach().await;
-    }
-}
-
-/// Begins to serve an entry; its jobs of before go on.
-fn take_up(served: &Mutex<Vec<Served>>, tasks: &TaskTracker, runner: &Arc<Runner>) {
-    tasks.spawn(Arc::clone(&runner.group).control());
-    runner.recover();
-    let verifier = Arc::clone(runner);
-    tasks.spawn(async move { verifier.verify().await });
-    let runner = Arc::clone(runner);
-    served.lock().unwrap_or_else(PoisonError::into_inner).push(Served { runner });
+/// Answers operators as long as the manager runs.
+async fn console(roster: Arc<Roster>, state_dir: PathBuf) {
+    let started = Instant::now();
+    let answer = move |question: &Question| {
+        console::answer(question, &roster.groups(), started.elapsed().as_secs_f64())
+    };
+    console::serve(&state_dir, answer).await;
 }
 
 /// A renamed server, or an id that was added, makes another runner of an entry: what the
 /// old one had is not looked after any more.
 fn warn_of_others(state: &State, config: &Config) {
-    let keys: Vec<String> = config.runners.iter().map(config::Runner::key).collect();
+    let mut keys: Vec<String> = config.runners.iter().map(config::Runner::key).collect();
+    // Those are looked after.
+    keys.extend(state.groups().into_iter().map(|(key, _)| key));
     for (runner, (jobs, instances)) in state.others(&keys) {
         tracing::warn!(
             runner,

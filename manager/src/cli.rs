@@ -51,6 +51,8 @@ enum Command {
 enum ConfigCommand {
     /// Say everything that is wrong with a configuration, and start nothing
     Check(ConfigFlags),
+    /// Say what another configuration would change, and change nothing
+    Plan(commands::config_plan::Flags),
 }
 
 #[derive(Subcommand)]
@@ -80,6 +82,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Instance(flags) => commands::instance::run(&flags),
         Command::Explain(flags) => commands::explain::run(&flags),
         Command::Config(ConfigCommand::Check(flags)) => commands::config_check::run(&flags),
+        Command::Config(ConfigCommand::Plan(flags)) => commands::config_plan::run(&flags),
         Command::Plugin(PluginCommand::Check(flags)) => {
             commands::plugin_check::run(&flags, &cli.log)
         }

@@ -47,13 +47,20 @@ pub(crate) struct Shared {
 /// One entry, ready to take jobs.
 pub(crate) struct Runner {
     pub(crate) config: config::Runner,
+    /// Names its group in state.
     pub(crate) key: String,
     pub(crate) client: Client,
     pub(crate) group: Arc<Group>,
     pub(crate) shared: Shared,
-    /// `limit`, and the permits for it.
-    limit: Mutex<u32>,
-    limit_permits: Arc<Semaphore>,
+    /// It asks for no more jobs; one that it was about to get it still takes.
+    pub(crate) stop: CancellationToken,
+    limit: Arc<Limit>,
+}
+
+/// `limit`, and the permits for it.
+struct Limit {
+    now: Mutex<u32>,
+    permits: Arc<Semaphore>,
 }
 
 /// A limit of 0 is none.
@@ -83,22 +90,28 @@ pub(crate) struct Permit {
 }
 
 impl Runner {
+    /// The runner of an entry. Where it takes the place of one `before`, the jobs of both
+    /// count against the limit.
     pub(crate) fn new(
         config: config::Runner,
         client: Client,
         group: Arc<Group>,
         shared: Shared,
+        before: Option<&Self>,
     ) -> Self {
-        let limit = bounded(config.limit);
-        let key = config.key();
-        let limit_permits = Arc::new(Semaphore::new(limit as usize));
-        Self { key, client, group, shared, limit: Mutex::new(limit), limit_permits, config }
+        let limit = before.map(|before| Arc::clone(&before.limit)).unwrap_or_else(|| {
+            let limit = bounded(config.limit);
+            let permits = Arc::new(Semaphore::new(limit as usize));
+            Arc::new(Limit { now: Mutex::new(limit), permits })
+        });
+        let (key, stop) = (group.key().to_owned(), shared.draining.child_token());
+        Self { key, client, group, shared, stop, limit, config }
     }
 
     /// Changes `limit`.
     pub(crate) fn resize(&self, limit: u32) {
-        let mut now = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        resize(&self.limit_permits, *now, bounded(limit));
+        let mut now = self.limit.now.lock().unwrap_or_else(PoisonError::into_inner);
+        resize(&self.limit.permits, *now, bounded(limit));
         *now = bounded(limit);
     }
 
@@ -153,9 +166,11 @@ impl Runner {
         let mut backoff = Backoff::default();
         loop {
             // The slot first: whoever waits for one must not keep others from theirs.
-            let reservation = self.reserve().await;
-            let Some(permit) = self.permit().await else {
-                return;
+            let both = async { (self.reserve().await, self.permit().await) };
+            let (reservation, permit) = tokio::select! {
+                (reservation, Some(permit)) = both => (reservation, permit),
+                () = self.stop.cancelled() => return,
+                else => return,
             };
             let asked = Instant::now();
             let pause = match self.client.request_job().await {
@@ -180,7 +195,10 @@ impl Runner {
                     self.pause_after(&error, &mut backoff)
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => return,
+            }
         }
     }
 
@@ -205,7 +223,7 @@ impl Runner {
     }
 
     async fn permit(&self) -> Option<Permit> {
-        let entry = Arc::clone(&self.limit_permits).acquire_owned().await.ok()?;
+        let entry = Arc::clone(&self.limit.permits).acquire_owned().await.ok()?;
         let process = Arc::clone(&self.shared.permits).acquire_owned().await.ok()?;
         Some(Permit { _process: process, _entry: entry })
     }

@@ -1,6 +1,6 @@
 //! Fleet, policy and limits become a plan. Pure, total, deterministic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::{Answer, Fleet, Instance, InstanceId, Phase};
 use crate::limits::Limits;
@@ -14,8 +14,12 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
     if !fleet.is_known() {
         return plan;
     }
-    expire(fleet, limits, now.moment, &mut plan);
-    for instance in fleet.instances() {
+    let expired = expire(fleet, limits, now.moment, &mut plan);
+    for instance in fleet.instances().filter(|instance| !expired.contains(instance.id())) {
+        if let Some(reason) = instance.due_to_drain() {
+            plan.drain(instance, reason);
+            continue;
+        }
         match instance.phase() {
             Phase::Running => plan.steps.push(Step::Prepare { id: instance.id().clone() }),
             Phase::Ready if instance.uses_left(limits) == 0 => {
@@ -35,12 +39,23 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
     plan
 }
 
-/// What is to be done when the group ends and its instances shall go: all of them, as
-/// soon as they hold no job.
-pub fn decide_end(fleet: &Fleet, limits: &Limits, now: Now) -> Plan {
+/// What is to be done when the group ends and its instances shall go, for this reason: all
+/// of them, as soon as they hold no job. Nothing is created any more.
+pub fn decide_end(fleet: &Fleet, limits: &Limits, reason: Reason, now: Now) -> Plan {
     let mut plan = Plan::default();
-    for instance in fleet.instances().filter(|instance| instance.phase() < Phase::Draining) {
-        plan.drain(instance, Reason::ShuttingDown);
+    let expired = expire(fleet, limits, now.moment, &mut plan);
+    for instance in fleet.instances().filter(|instance| !expired.contains(instance.id())) {
+        match instance.phase() {
+            // Its jobs of before a restart can be followed once it is prepared.
+            Phase::Running if instance.acquired() > 0 => {
+                plan.steps.push(Step::Prepare { id: instance.id().clone() });
+            }
+            Phase::Creating | Phase::Preparing if instance.acquired() > 0 => {}
+            Phase::Creating | Phase::Running | Phase::Preparing | Phase::Ready => {
+                plan.drain(instance, reason);
+            }
+            Phase::Draining | Phase::Deleting => {}
+        }
     }
     delete(fleet, limits, now.moment, &mut plan);
     plan
@@ -58,8 +73,15 @@ fn demand(fleet: &Fleet, policy: &Policy, limits: &Limits) -> Demand {
     }
 }
 
-/// What took too long: asks that never showed up, instances that do not come up.
-fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
+/// What took too long: asks that never showed up, instances that do not come up. Returns
+/// those that are drained for it.
+fn expire<'a>(
+    fleet: &'a Fleet,
+    limits: &Limits,
+    now: Moment,
+    plan: &mut Plan,
+) -> BTreeSet<&'a InstanceId> {
+    let mut expired = BTreeSet::new();
     for ask in fleet.asks().iter().filter(|ask| ask.answer == Answer::Accepted) {
         let deadline = ask.at.after(limits.boot_deadline);
         if now >= deadline {
@@ -87,11 +109,13 @@ fn expire(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
         };
         let deadline = since.after(limit);
         if now >= deadline {
+            expired.insert(instance.id());
             plan.drain(instance, reason);
         } else {
             plan.wake_at(deadline);
         }
     }
+    expired
 }
 
 fn create(fleet: &Fleet, limits: &Limits, missing: u32, now: Now, plan: &mut Plan) {

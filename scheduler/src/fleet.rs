@@ -46,6 +46,8 @@ pub struct Known {
     pub was_ready: bool,
     /// Slots whose jobs may still run.
     pub slots: Vec<u32>,
+    /// Why it was not to get more jobs.
+    pub doomed: Option<Reason>,
 }
 
 /// One instance group as we know it.
@@ -113,7 +115,8 @@ impl Fleet {
 
     /// Slots of instances that are asked for, creating or being prepared.
     pub fn coming(&self, limits: &Limits) -> u32 {
-        let asked: u32 = self.asks.iter().map(|ask| ask.outstanding).sum();
+        let of_use = self.asks.iter().filter(|ask| ask.doomed.is_none());
+        let asked: u32 = of_use.map(|ask| ask.outstanding).sum();
         let fresh = asked.saturating_mul(limits.fresh_slots());
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
     }
@@ -143,7 +146,7 @@ impl Fleet {
     pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
         let answer = AskFailure::Silent.answer(now);
-        self.asks.push(Ask { id, outstanding: n, at: now, answer });
+        self.asks.push(Ask { id, outstanding: n, at: now, answer, doomed: None });
     }
 
     /// The provider was asked for `n` instances. Counts in full from now on.
@@ -151,7 +154,8 @@ impl Fleet {
         let id = AskId(self.next_ask);
         self.next_ask += 1;
         self.creation.asked(n, limits, now);
-        self.asks.push(Ask { id, outstanding: n, at: now, answer: Answer::Pending });
+        let answer = Answer::Pending;
+        self.asks.push(Ask { id, outstanding: n, at: now, answer, doomed: None });
         id
     }
 
@@ -225,16 +229,19 @@ impl Fleet {
             return;
         }
         // On the first list all asks are those of before.
-        let origin = match self.asks.iter_mut().find(|ask| ask.outstanding > 0) {
-            None if first => Origin::Unrecorded,
+        let (origin, doomed) = match self.asks.iter_mut().find(|ask| ask.outstanding > 0) {
+            None if first => (Origin::Unrecorded, None),
             Some(ask) => {
                 ask.outstanding -= 1;
-                Origin::Asked
+                (Origin::Asked, ask.doomed)
             }
-            None => Origin::Unexpected,
+            None => (Origin::Unexpected, None),
         };
         self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
         let mut instance = Instance::new(id.clone(), origin, now);
+        if let Some(reason) = doomed {
+            instance.doom(reason);
+        }
         instance.saw(seen, now);
         self.instances.insert(id.clone(), instance);
     }
@@ -283,6 +290,13 @@ impl Fleet {
             self.creation.boot_failed(now);
         }
         self.with(id, |instance| instance.drain(reason, now));
+    }
+
+    /// All that is there or was asked for is of no use any more: it is drained, as soon as
+    /// its jobs can be followed.
+    pub fn doom_all(&mut self, reason: Reason) {
+        self.instances.values_mut().for_each(|instance| instance.doom(reason));
+        self.asks.iter_mut().for_each(|ask| ask.doomed = Some(reason));
     }
 
     /// A delete call for these instances is about to be sent.

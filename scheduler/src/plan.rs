@@ -33,6 +33,8 @@ pub enum Reason {
     SlotFailed,
     /// An operator asked for it.
     Operator,
+    /// The configuration asks for other instances than this one, or for none any more.
+    Outdated,
     /// Bound: `max_instances`.
     MaxInstances,
     /// Bound: the most that the provider's group allows.
@@ -47,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::JobsWaiting,
         Self::IdleTarget,
         Self::IdleTooLong,
@@ -61,6 +63,7 @@ impl Reason {
         Self::ShuttingDown,
         Self::SlotFailed,
         Self::Operator,
+        Self::Outdated,
         Self::MaxInstances,
         Self::ProviderMaxSize,
         Self::ScaleThrottle,
@@ -89,6 +92,7 @@ impl Reason {
             Self::ShuttingDown => "the runner ends, and its instances with it",
             Self::SlotFailed => "it failed to take jobs, or to end one",
             Self::Operator => "an operator asked for it",
+            Self::Outdated => "the configuration asks for others",
             Self::MaxInstances => "max_instances is reached",
             Self::ProviderMaxSize => "the provider's group allows no more",
             Self::ScaleThrottle => "scale_throttle lets no more through now",
@@ -113,6 +117,7 @@ impl Reason {
             Self::ShuttingDown => "shutting_down",
             Self::SlotFailed => "slot_failed",
             Self::Operator => "operator",
+            Self::Outdated => "outdated",
             Self::MaxInstances => "max_instances",
             Self::ProviderMaxSize => "provider_max_size",
             Self::ScaleThrottle => "scale_throttle",

@@ -35,7 +35,7 @@ const DEBUG_TRACE: &str = "CI_DEBUG_TRACE";
 const MAX_ATTEMPTS: u32 = 10;
 
 /// What one `[[runners]]` entry says about its jobs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Runner {
     /// Its description.
     pub name: String,
@@ -74,7 +74,7 @@ pub struct Runner {
 }
 
 /// The server that a job talks to by itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Server {
     /// Base of the runner API with a slash at its end.
     pub api_url: String,

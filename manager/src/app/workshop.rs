@@ -1,80 +1,129 @@
-//! Builds one runner of each entry: its plugin, its group, its client.
+//! Builds runners: an entry's plugin, its group, its client.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
 use super::StartError;
-use super::tuner::tuning;
-use crate::config::Config;
-use crate::connect::{Agents, OwnKey, Preparation};
+use super::reload::tuning;
+use crate::config::{self, Template};
+use crate::connect::{Agents, OwnKey};
 use crate::gitlab::Client;
-use crate::group::{Group, Parts};
-use crate::plugin::Provider;
+use crate::group::{Group, Parts, Source};
+use crate::plugin::{Provider, ProviderError};
 use crate::runner::{Runner, Shared};
+use crate::state::GroupRecord;
 
 /// What runners are built from.
 pub(super) struct Workshop {
-    pub(super) config: Config,
     pub(super) shared: Shared,
     pub(super) agents: Arc<Agents>,
     pub(super) own_key: OwnKey,
+    /// Paths that instances on this very machine must not see.
+    pub(super) hide: [PathBuf; 2],
+}
+
+/// A runner, and the group that its entry had before if that makes other instances.
+pub(super) struct Built {
+    pub(super) runner: Arc<Runner>,
+    pub(super) before: Option<(String, GroupRecord)>,
 }
 
 impl Workshop {
-    /// All runners at once: a plugin that hangs holds no other up. Failures come with the
-    /// place of their entry.
-    pub(super) async fn build_all(
-        self: &Arc<Self>,
-    ) -> (Vec<Arc<Runner>>, Vec<(usize, StartError)>) {
-        let mut building = JoinSet::new();
-        for index in 0..self.config.runners.len() {
-            let workshop = Arc::clone(self);
-            building.spawn(async move { (index, workshop.build(index).await) });
-        }
-        let mut built = building.join_all().await;
-        built.sort_by_key(|(index, _)| *index);
-        let (mut runners, mut failures) = (Vec::new(), Vec::new());
-        for (index, result) in built {
-            match result {
-                Ok(runner) => runners.push(runner),
-                Err(error) => failures.push((index, error)),
-            }
-        }
-        (runners, failures)
-    }
-
-    pub(super) async fn build(&self, index: usize) -> Result<Arc<Runner>, StartError> {
-        let config = &self.config.runners[index];
-        let client = Client::new(&config.server, &self.shared.system_id)
-            .map_err(|error| StartError::Server(error.to_string()))?;
-        let autoscaler = &config.autoscaler;
-        let hide = [self.config.config_dir.as_path(), self.config.state_dir.as_path()];
-        let provider = Provider::start(autoscaler, &hide).map_err(StartError::Provider)?;
-        let max = autoscaler.limits.max_instances;
-        let provider_max_size = match provider.first_start(max).await {
-            Ok(allowed) => allowed,
-            Err(error) => {
-                provider.stop().await;
-                return Err(StartError::Provider(error));
+    /// The runner of an entry. `known` is the group that it had under the last process,
+    /// `fresh` names one that nobody knows.
+    pub(super) async fn build(
+        &self,
+        entry: &config::Runner,
+        known: Option<(String, GroupRecord)>,
+        fresh: String,
+    ) -> Result<Built, StartError> {
+        let source = self.source(entry).await?;
+        let text = entry.autoscaler.template.to_text();
+        let (group, before) = match known {
+            None => (self.group(fresh, entry, source), None),
+            Some((key, record)) => {
+                let group = self.group(key.clone(), entry, source.clone());
+                if record.template == text.reveal() {
+                    (group, None)
+                } else if group.is_of(&source, &record.provider_id).await? {
+                    tracing::info!(
+                        runner = entry.name,
+                        "the template is another one: instances of before are replaced"
+                    );
+                    group.outdate().await;
+                    (group, None)
+                } else {
+                    (self.group(fresh, entry, source), Some((key, record)))
+                }
             }
         };
-        let group = Group::new(Parts {
-            key: config.key(),
-            name: config.name.clone(),
+        let runner = self.runner(entry, group, None)?;
+        self.write_down(&runner, false).await;
+        Ok(Built { runner, before })
+    }
+
+    /// A started plugin. One that does not start is not kept.
+    pub(super) async fn source(&self, entry: &config::Runner) -> Result<Source, StartError> {
+        let autoscaler = &entry.autoscaler;
+        let provider = self.provider(&autoscaler.template)?;
+        match provider.first_start(autoscaler.limits.max_instances).await {
+            Ok((id, max_size)) => {
+                Ok(Source { provider, template: autoscaler.template.clone(), id, max_size })
+            }
+            Err(error) => {
+                provider.stop().await;
+                Err(StartError::Provider(error))
+            }
+        }
+    }
+
+    /// A plugin that is started, and started again, for as long as it takes.
+    pub(super) fn provider(&self, template: &Template) -> Result<Arc<Provider>, ProviderError> {
+        let hide = self.hide.each_ref().map(PathBuf::as_path);
+        Ok(Arc::new(Provider::start(template, &hide)?))
+    }
+
+    /// A group with what the state knows of it.
+    pub(super) fn group(&self, key: String, entry: &config::Runner, source: Source) -> Arc<Group> {
+        Group::new(Parts {
+            key,
             history: self.shared.history.clone(),
-            tuning: tuning(autoscaler),
-            provider_max_size,
-            provider,
-            preparation: Preparation {
-                agents: Arc::clone(&self.agents),
-                own_key: self.own_key.clone(),
-                ready_command: autoscaler.instance_ready_command.clone(),
-            },
-            use_external_addr: autoscaler.use_external_addr,
+            tuning: tuning(entry),
+            source,
+            agents: Arc::clone(&self.agents),
+            own_key: self.own_key.clone(),
             state: self.shared.state.clone(),
             detaching: self.shared.detaching.clone(),
-        });
-        Ok(Arc::new(Runner::new(config.clone(), client, group, self.shared.clone())))
+        })
+    }
+
+    /// A runner of this group; where one was before, they share the jobs' limit.
+    pub(super) fn runner(
+        &self,
+        entry: &config::Runner,
+        group: Arc<Group>,
+        before: Option<&Runner>,
+    ) -> Result<Arc<Runner>, StartError> {
+        let client = Client::new(&entry.server, &self.shared.system_id)
+            .map_err(|error| StartError::Server(error.to_string()))?;
+        Ok(Arc::new(Runner::new(entry.clone(), client, group, self.shared.clone(), before)))
+    }
+
+    /// Writes down what a later process needs to drain the group, should its entry be gone
+    /// by then.
+    pub(super) async fn write_down(&self, runner: &Runner, retired: bool) {
+        let source = runner.group.source();
+        let record = GroupRecord {
+            runner: runner.config.key(),
+            name: runner.config.name.clone(),
+            url: runner.config.server.url.clone(),
+            ca_certificates: String::from_utf8_lossy(&runner.config.server.ca_certificates).into(),
+            provider_id: source.id,
+            template: source.template.to_text().reveal().into(),
+            retired,
+        };
+        if let Err(error) = self.shared.state.put_group(&runner.key, &record).await {
+            tracing::error!(%error, "cannot write down what the group is made from");
+        }
     }
 }

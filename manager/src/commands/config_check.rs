@@ -10,7 +10,10 @@ pub(crate) fn run(flags: &ConfigFlags) -> Exit {
     for runner in &config.runners {
         println!(
             "{}: {} runs jobs of {} through {}",
-            runner.name, runner.engine.short_token, runner.server.url, runner.autoscaler.plugin
+            runner.name,
+            runner.engine.short_token,
+            runner.server.url,
+            runner.autoscaler.template.plugin
         );
     }
     println!("the configuration is good");

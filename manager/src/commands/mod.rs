@@ -1,6 +1,7 @@
 //! One file per command, and what their exit codes mean.
 
 pub(crate) mod config_check;
+pub(crate) mod config_plan;
 pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod instance;

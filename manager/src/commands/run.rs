@@ -26,7 +26,6 @@ pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
         let mut signals = Signals::catch()?;
         let path = flags.config.config.clone().unwrap_or_else(crate::config::default_path);
         let reload = Reload::new(path, flags.config.state_dir.clone())?;
-        let first = config.clone();
         let started = tokio::select! {
             started = App::start(config) => started,
             // Nothing has begun yet.
@@ -36,7 +35,7 @@ pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
             Ok(app) => app,
             Err(error) => return Ok(exit_of(&error)),
         };
-        tokio::spawn(reload.run(app.tuner(&first)));
+        tokio::spawn(reload.run(app.reloader()));
         Ok::<_, std::io::Error>(app.run(signals).await)
     });
     match served {
@@ -54,6 +53,6 @@ pub(crate) fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::State(_) | StartError::Key(_) => Exit::State,
         StartError::Server(_) => Exit::Config,
-        StartError::Provider(_) => Exit::Plugin,
+        StartError::Provider(_) | StartError::List(_) => Exit::Plugin,
     }
 }

@@ -5,23 +5,24 @@
 //! `[runners.mayfly]`, which GitLab Runner ignores.
 
 mod check;
+mod difference;
 mod document;
 mod faults;
 mod file;
 mod report;
 mod system_id;
+mod template;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_plugin::Settings;
 use scheduler::{Limits, Schedule};
 
 use crate::secret::Secret;
 
+pub(crate) use difference::{Difference, Effect, differences};
 pub(crate) use report::ConfigError;
+pub(crate) use template::Template;
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub(crate) struct Config {
 }
 
 /// One `[[runners]]` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Runner {
     pub(crate) name: String,
     pub(crate) server: Server,
@@ -61,7 +62,7 @@ pub(crate) struct Runner {
 }
 
 /// How to speak to the job server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Server {
     /// Without a slash at its end.
     pub(crate) url: String,
@@ -73,24 +74,32 @@ pub(crate) struct Server {
 }
 
 impl Runner {
-    /// Whether another entry differs only in what can change while it is served.
-    pub(crate) fn is_but_tuned(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.autoscaler, &other.autoscaler);
-        self.name == other.name
-            && self.server.token.reveal() == other.server.token.reveal()
-            && self.server.ca_certificates == other.server.ca_certificates
-            && self.request_concurrency == other.request_concurrency
-            && self.report_alone_after == other.report_alone_after
-            // The engine's settings hold nothing secret.
-            && format!("{:?}", self.engine) == format!("{:?}", other.engine)
-            && ours.plugin == theirs.plugin
-            && ours.plugin_config.reveal() == theirs.plugin_config.reveal()
-            && ours.settings.connector == theirs.settings.connector
-            && ours.use_external_addr == theirs.use_external_addr
-            && ours.instance_ready_command == theirs.instance_ready_command
-            && ours.instance_acquire_timeout == theirs.instance_acquire_timeout
-            && ours.delete_instances_on_shutdown == theirs.delete_instances_on_shutdown
-            && ours.plugin_environment == theirs.plugin_environment
+    /// An entry that is gone, as far as draining its instances needs it: its name, server
+    /// and key.
+    pub(crate) fn of_before(
+        (name, url, key): (String, String, String),
+        ca_certificates: Vec<u8>,
+        template: Template,
+    ) -> Self {
+        let suffix = key.rsplit('|').next().unwrap_or_default();
+        let server = Server {
+            url,
+            token: Secret::default(),
+            id: suffix.parse().unwrap_or(0),
+            ca_certificates,
+        };
+        Self {
+            name,
+            server,
+            limit: 0,
+            request_concurrency: 1,
+            engine: job::compose::Runner {
+                short_token: suffix.into(),
+                ..job::compose::Runner::default()
+            },
+            autoscaler: Autoscaler { template, ..Autoscaler::default() },
+            report_alone_after: Duration::ZERO,
+        }
     }
 
     /// Names the entry in state: the server and the runner, never the token.
@@ -103,13 +112,9 @@ impl Runner {
 }
 
 /// `[runners.autoscaler]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Autoscaler {
-    pub(crate) plugin: String,
-    /// `plugin_config` as JSON.
-    pub(crate) plugin_config: Secret,
-    pub(crate) settings: Settings,
-    pub(crate) use_external_addr: bool,
+    pub(crate) template: Template,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
     pub(crate) instance_ready_command: String,
@@ -117,8 +122,22 @@ pub(crate) struct Autoscaler {
     pub(crate) update_interval: Duration,
     pub(crate) update_interval_when_expecting: Duration,
     pub(crate) delete_instances_on_shutdown: bool,
-    /// Variables of this process's environment that the plugin gets beside the usual.
-    pub(crate) plugin_environment: BTreeMap<OsString, OsString>,
+}
+
+impl Default for Autoscaler {
+    /// GitLab's defaults.
+    fn default() -> Self {
+        Self {
+            template: Template::default(),
+            limits: Limits::default(),
+            schedule: Schedule::default(),
+            instance_ready_command: String::new(),
+            instance_acquire_timeout: Duration::from_secs(15 * 60),
+            update_interval: Duration::from_secs(60),
+            update_interval_when_expecting: Duration::from_secs(2),
+            delete_instances_on_shutdown: false,
+        }
+    }
 }
 
 /// A configuration and what is odd about it.

@@ -254,7 +254,7 @@ impl Acquisition {
             inner.slot_failures.remove(&self.instance);
             record
         };
-        self.group.parts.state.begin_job(&self.group.parts.key, job, &record).await?;
+        self.group.state.begin_job(&self.group.key, job, &record).await?;
         self.used.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -266,7 +266,7 @@ impl Drop for Acquisition {
         let used = self.used.load(Ordering::Relaxed);
         // The job goes on without us, and the loop may run on for a while: to it the
         // instance must not look free.
-        if used && group.parts.detaching.is_cancelled() {
+        if used && group.detaching.is_cancelled() {
             return;
         }
         let now = group.now().moment;

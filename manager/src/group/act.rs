@@ -41,7 +41,7 @@ impl Group {
         let ask = self.lock().fleet.asked(n, &self.tuning().limits, now);
         let group = Arc::clone(self);
         self.tasks.spawn(async move {
-            let (state, key) = (&group.parts.state, &group.parts.key);
+            let (state, key) = (&group.state, &group.key);
             if let Err(error) = state.put_ask(key, &ask.0.to_string(), AskRecord { n }).await {
                 tracing::error!(%error, "cannot write the intent down, nothing was asked for");
                 let now = group.now().moment;
@@ -49,7 +49,7 @@ impl Group {
                 group.changed.notify_one();
                 return;
             }
-            let answer = group.parts.provider.create(n).await;
+            let answer = group.provider().create(n).await;
             let now = group.now().moment;
             {
                 let mut inner = group.lock();
@@ -89,9 +89,25 @@ impl Group {
         let (instance, word) = (id.0.clone(), reason.as_str().into());
         self.tell(Event::InstanceDrained { instance, reason: word });
         let now = self.now().moment;
-        self.lock().fleet.drain(id, reason, now);
+        let record = {
+            let mut inner = self.lock();
+            inner.fleet.drain(id, reason, now);
+            let record = inner.records.get_mut(id).filter(|_| outlives_restart(reason));
+            record.map(|record| {
+                record.doomed = reason.as_str().into();
+                record.clone()
+            })
+        };
         self.connections_changed.notify_waiters();
         self.changed.notify_one();
+        if let Some(record) = record {
+            let (state, key, id) = (self.state.clone(), self.key.clone(), id.0.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = state.put_instance(&key, &id, &record).await {
+                    tracing::error!(%error, "cannot write down that an instance drains");
+                }
+            });
+        }
     }
 
     fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) {
@@ -120,7 +136,7 @@ impl Group {
         self.tasks.spawn(async move {
             close_all(connections).await;
             let ids: Vec<_> = vacant.iter().map(|vacant| vacant.id().clone()).collect();
-            let accepted = match group.parts.provider.delete(ids).await {
+            let accepted = match group.provider().delete(ids).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "deleting instances failed, it is tried again");
@@ -147,7 +163,7 @@ impl Group {
             return;
         }
         let open: Vec<String> = inner.fleet.asks().iter().map(|ask| ask.id.0.to_string()).collect();
-        let (state, key) = (&self.parts.state, &self.parts.key);
+        let (state, key) = (&self.state, &self.key);
         for settled in state.ask_ids(key).into_iter().filter(|id| !open.contains(id)) {
             state.remove_ask(key, &settled);
         }
@@ -170,9 +186,14 @@ impl Group {
         let connection = inner.connections.remove(&gone.id);
         self.connections_changed.notify_waiters();
         self.capacity_changed.notify_waiters();
-        self.parts.state.remove_instance(&self.parts.key, &gone.id.0);
+        self.state.remove_instance(&self.key, &gone.id.0);
         self.tasks.spawn(close_all(connection));
     }
+}
+
+/// Whether the next process would not find the reason by itself.
+fn outlives_restart(reason: Reason) -> bool {
+    matches!(reason, Reason::Operator | Reason::SlotFailed | Reason::ReportedTimeout)
 }
 
 async fn close_all(connections: impl IntoIterator<Item = Arc<Connection>>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mayfly_plugin::host::CallError;
 use scheduler::fleet::{InstanceId, Phase, Seen};
+use scheduler::policy::Policy;
 use scheduler::time::Moment;
 use scheduler::{decide, decide_end};
 use tokio::sync::mpsc;
@@ -67,7 +68,7 @@ impl Group {
         let group = Arc::clone(self);
         self.tasks.spawn(async move {
             let begun = group.now().moment;
-            let list = group.parts.provider.list().await;
+            let list = group.provider().list().await;
             let _ = sender.send((begun, list)).await;
         });
     }
@@ -120,10 +121,15 @@ impl Group {
         let tuning = self.tuning();
         let limits = &tuning.limits;
         let mut inner = self.lock();
-        if inner.deleting_all {
-            return decide_end(&inner.fleet, limits, now);
-        }
-        let plan = decide(&inner.fleet, tuning.schedule.at(now.wall), limits, now);
+        let nobody_waits = inner.fleet.waiting() + inner.fleet.reserved() == 0;
+        let nothing_idle = Policy::default();
+        let policy = match inner.ends {
+            Some(reason) if nobody_waits => return decide_end(&inner.fleet, limits, reason, now),
+            // Jobs that were taken before still get their slots.
+            Some(_) => &nothing_idle,
+            None => tuning.schedule.at(now.wall),
+        };
+        let plan = decide(&inner.fleet, policy, limits, now);
         let bound = plan.held_back.map(|(_, reason)| reason);
         if bound != inner.told_bound {
             inner.told_bound = bound;

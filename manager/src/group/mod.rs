@@ -6,6 +6,7 @@
 
 mod acquisition;
 mod act;
+mod change;
 mod control;
 mod prepare;
 mod snapshot;
@@ -23,7 +24,8 @@ use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connect::{Connection, Preparation};
+use crate::config::Template;
+use crate::connect::{Agents, Connection, OwnKey};
 use crate::history::{Event, History};
 use crate::plugin::Provider;
 use crate::state::{InstanceRecord, State};
@@ -35,23 +37,32 @@ pub(crate) use snapshot::{GroupStatus, InstanceStatus};
 pub(crate) struct Parts {
     /// Names it in state.
     pub(crate) key: String,
-    /// Names it for people.
-    pub(crate) name: String,
     pub(crate) history: History,
     pub(crate) tuning: Tuning,
-    /// The most instances that the provider's group allows.
-    pub(crate) provider_max_size: u32,
-    pub(crate) provider: Provider,
-    pub(crate) preparation: Preparation,
-    pub(crate) use_external_addr: bool,
+    pub(crate) source: Source,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) own_key: OwnKey,
     pub(crate) state: State,
     /// Running jobs are left to their agents: their slots stay theirs.
     pub(crate) detaching: CancellationToken,
 }
 
-/// What may change while the group runs.
+/// Where instances come from, and what they are made from.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) provider: Arc<Provider>,
+    pub(crate) template: Template,
+    /// The plugin's name of its group, and the most instances that it allows.
+    pub(crate) id: String,
+    pub(crate) max_size: u32,
+}
+
+/// What may change at any time while the group runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tuning {
+    /// The entry's name, for people.
+    pub(crate) name: String,
+    pub(crate) ready_command: String,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
     pub(crate) update_interval: Duration,
@@ -60,7 +71,13 @@ pub(crate) struct Tuning {
 
 /// One instance group.
 pub(crate) struct Group {
-    parts: Parts,
+    key: String,
+    history: History,
+    agents: Arc<Agents>,
+    own_key: OwnKey,
+    state: State,
+    detaching: CancellationToken,
+    source: Mutex<Source>,
     tuning: Mutex<Arc<Tuning>>,
     started: Instant,
     inner: Mutex<Inner>,
@@ -85,24 +102,25 @@ struct Inner {
     slot_failures: BTreeMap<InstanceId, u32>,
     waiters: VecDeque<acquisition::Waiter>,
     next_waiter: u64,
-    /// Everything is to go: the runner ends and is told to delete its instances.
-    deleting_all: bool,
+    /// Everything is to go, for this reason.
+    ends: Option<Reason>,
     /// The reason that last held creation back, so that it is told once.
     told_bound: Option<Reason>,
 }
 
-impl Parts {
-    fn tuned(&self, mut tuning: Tuning) -> Tuning {
-        tuning.limits.provider_max_size = self.provider_max_size;
-        tuning
-    }
-}
-
 impl Group {
     /// A group with what state knows of it. Jobs that were running hold their slots.
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+    pub(crate) fn new(mut parts: Parts) -> Arc<Self> {
+        parts.tuning.limits.provider_max_size = parts.source.max_size;
         let group = Self {
-            tuning: Mutex::new(Arc::new(parts.tuned(parts.tuning.clone()))),
+            tuning: Mutex::new(Arc::new(parts.tuning)),
+            key: parts.key,
+            history: parts.history,
+            agents: parts.agents,
+            own_key: parts.own_key,
+            state: parts.state,
+            detaching: parts.detaching,
+            source: Mutex::new(parts.source),
             started: Instant::now(),
             inner: Mutex::default(),
             changed: Notify::new(),
@@ -110,7 +128,6 @@ impl Group {
             capacity_changed: Notify::new(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
-            parts,
         };
         group.restore();
         Arc::new(group)
@@ -118,14 +135,16 @@ impl Group {
 
     fn restore(&self) {
         let now = self.now().moment;
-        let (state, key) = (&self.parts.state, &self.parts.key);
+        let (state, key) = (&self.state, &self.key);
         let jobs = state.jobs(key);
         let mut inner = self.lock();
         for (id, record) in state.instances(key) {
             let slots: Vec<u32> =
                 jobs.iter().filter(|job| job.instance == id).map(|job| job.slot).collect();
             let id = InstanceId(id);
-            let known = Known { uses: record.uses, was_ready: record.remembered.ready, slots };
+            let (uses, was_ready) = (record.uses, record.remembered.ready);
+            let doomed = Reason::named(&record.doomed);
+            let known = Known { uses, was_ready, slots, doomed };
             inner.fleet.recorded(id.clone(), known, now);
             inner.records.insert(id, record);
         }
@@ -140,20 +159,27 @@ impl Group {
         Now { moment: Moment(self.started.elapsed()), wall: jiff::Timestamp::now() }
     }
 
-    /// Works with these numbers from now on.
-    pub(crate) fn retune(&self, tuning: Tuning) {
-        let tuning = Arc::new(self.parts.tuned(tuning));
-        *self.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
-        self.changed.notify_one();
-        self.capacity_changed.notify_waiters();
-    }
-
+    /// The numbers of now, within what the provider's group allows.
     fn tuning(&self) -> Arc<Tuning> {
         Arc::clone(&self.tuning.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn provider(&self) -> Arc<Provider> {
+        self.source().provider
+    }
+
+    /// Where its instances come from now.
+    pub(crate) fn source(&self) -> Source {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names it in state.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     fn tell(&self, event: Event) {
-        self.parts.history.tell(&self.parts.name, event);
+        self.history.tell(&self.tuning().name, event);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -201,14 +227,13 @@ impl Group {
         for connection in connections {
             connection.close().await;
         }
-        self.parts.provider.stop().await;
+        self.provider().stop().await;
     }
 
     /// Deletes all instances that hold no job, and waits until the provider no longer
     /// lists them, at most `limit`. Returns how many are left.
     pub(crate) async fn delete_all(&self, limit: Duration) -> usize {
-        self.lock().deleting_all = true;
-        self.changed.notify_one();
+        self.end_for(Reason::ShuttingDown);
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             let left = {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 
 use super::{Group, Inner};
-use crate::connect::{Access, Connection, DialError, PrepareError, Remembered};
+use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
 use crate::history::Event;
 
 /// Waits between attempts while an instance comes up: short at first, since many come up
@@ -85,16 +85,20 @@ impl Group {
     ) -> Result<(Connection, BTreeSet<u32>), PrepareError> {
         let step = "asking the plugin how to connect";
         let info = self
-            .parts
-            .provider
+            .provider()
             .connect_info(id)
             .await
             .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
         let mut remembered = self.remembered(id);
         // Our own key is there once an instance was prepared.
-        let own = remembered.ready.then_some(&self.parts.preparation.own_key);
-        let access = Access::new(&info, self.parts.use_external_addr, own)?;
-        let result = self.parts.preparation.attempt(&access, &mut remembered).await;
+        let own = remembered.ready.then_some(&self.own_key);
+        let access = Access::new(&info, self.source().template.use_external_addr, own)?;
+        let preparation = Preparation {
+            agents: Arc::clone(&self.agents),
+            own_key: self.own_key.clone(),
+            ready_command: self.tuning().ready_command.clone(),
+        };
+        let result = preparation.attempt(&access, &mut remembered).await;
         self.remember(id, remembered).await;
         let connection = result?;
         let was_ready = self.lock().fleet.instance(id).is_some_and(Instance::was_ready);
@@ -126,7 +130,7 @@ impl Group {
             }
             record.clone()
         };
-        let (state, key) = (&self.parts.state, &self.parts.key);
+        let (state, key) = (&self.state, &self.key);
         if let Err(error) = state.put_instance(key, &id.0, &record).await {
             tracing::error!(%error, "cannot write the state");
         }

@@ -76,7 +76,7 @@ impl Group {
             instance_status(instance, connected, limits, now.moment)
         };
         GroupStatus {
-            runner: self.parts.name.clone(),
+            runner: tuning.name.clone(),
             max_instances: limits.most_instances().0,
             costing: inner.fleet.costing(),
             asked: inner.fleet.asks().iter().map(|ask| ask.outstanding).sum(),

@@ -8,7 +8,7 @@ use mayfly_plugin::{ConnectInfo, InstanceState};
 use scheduler::fleet::{AskFailure, InstanceId, Seen};
 
 use super::discovery::{FindError, find};
-use crate::config::Autoscaler;
+use crate::config::Template;
 
 /// Deadlines of the calls. A cloud's API answers in seconds; a call beyond these is lost.
 const UPDATE_LIMIT: Duration = Duration::from_secs(60);
@@ -47,25 +47,29 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Starts the plugin of this configuration. `hide` are paths that instances on this
+    /// Starts the plugin of this template. `hide` are paths that instances on this
     /// very machine must not see. Does not wait for it.
-    pub(crate) fn start(autoscaler: &Autoscaler, hide: &[&Path]) -> Result<Self, ProviderError> {
+    pub(crate) fn start(template: &Template, hide: &[&Path]) -> Result<Self, ProviderError> {
         let own = std::env::current_exe().ok();
-        let binary = find(&autoscaler.plugin, own.as_deref().and_then(Path::parent))?;
+        let binary = find(&template.plugin, own.as_deref().and_then(Path::parent))?;
         let mut launch = Launch::new(binary);
-        for (name, value) in &autoscaler.plugin_environment {
+        for (name, value) in &template.plugin_environment {
             launch = launch.env(name, value);
         }
         if let Ok(hidden) = std::env::join_paths(hide) {
             launch = launch.env("MAYFLY_PLUGIN_HIDE", hidden);
         }
-        let config = autoscaler.plugin_config.reveal().as_bytes().to_vec();
-        let supervised = Supervised::start(launch, config, autoscaler.settings.clone());
+        let config = template.plugin_config.reveal().as_bytes().to_vec();
+        let supervised = Supervised::start(launch, config, template.settings.clone());
         Ok(Self { supervised })
     }
 
-    /// Waits for the first start. Returns the most instances that its group allows.
-    pub(crate) async fn first_start(&self, max_instances: u32) -> Result<u32, ProviderError> {
+    /// Waits for the first start. Returns the plugin's name of its group, and the most
+    /// instances that it allows.
+    pub(crate) async fn first_start(
+        &self,
+        max_instances: u32,
+    ) -> Result<(String, u32), ProviderError> {
         let mut status = self.supervised.status();
         let decided = status.wait_for(|status| !matches!(status, SupervisedStatus::Starting)).await;
         match decided.as_deref() {
@@ -76,7 +80,7 @@ impl Provider {
                 }
                 let info = plugin.info();
                 tracing::info!(group = info.id, version = info.version, "plugin is up");
-                Ok(allowed)
+                Ok((info.id.clone(), allowed))
             }
             Ok(SupervisedStatus::Down(failure)) => Err(ProviderError::Start(text(failure))),
             _ => Err(ProviderError::Start("the plugin was stopped".into())),

@@ -2,10 +2,12 @@
 //!
 //! Every intent is here before it is done, every fact after; a transition is one
 //! transaction. Records are keyed by server and runner, never by token. Nothing secret is
-//! here but the tokens of jobs that run, without which their logs could not go on.
+//! here but the tokens of jobs that run, without which their logs could not go on, and
+//! templates of groups, without which a group whose entry is gone could not be drained.
 
 mod records;
 mod store;
+mod tables;
 
-pub(crate) use records::{AskRecord, InstanceRecord, JobRecord};
+pub(crate) use records::{AskRecord, GroupRecord, InstanceRecord, JobRecord};
 pub(crate) use store::{State, StateError};

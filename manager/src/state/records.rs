@@ -32,6 +32,27 @@ pub(crate) struct InstanceRecord {
     pub(crate) uses: u32,
     /// What a preparation learned.
     pub(crate) remembered: Remembered,
+    /// Why it is to get no more jobs; empty where it may.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) doomed: String,
+}
+
+/// An instance group, with what a later process needs to drain it when its entry is gone
+/// or makes other instances. The template's text holds the secrets of the configuration.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRecord {
+    /// Key of the `[[runners]]` entry.
+    pub(crate) runner: String,
+    pub(crate) name: String,
+    pub(crate) url: String,
+    /// PEM.
+    pub(crate) ca_certificates: String,
+    /// The plugin's name of the group.
+    pub(crate) provider_id: String,
+    /// See `config::Template`.
+    pub(crate) template: String,
+    /// It only drains.
+    pub(crate) retired: bool,
 }
 
 /// Instances that the provider was asked for.

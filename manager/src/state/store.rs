@@ -1,4 +1,5 @@
-//! The file: redb, 0600, one writer. Changes that come at the same time share one commit.
+//! What the process knows and writes down: a file of redb, 0600, one writer. Changes that
+//! come at the same time share one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -6,20 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use serde::Serialize;
+use redb::Database;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::records::{AskRecord, InstanceRecord, JobRecord};
+use super::records::{AskRecord, GroupRecord, InstanceRecord, JobRecord};
+use super::tables::{Change, Found, Kind, Request, VERSION, check_version, read_all, write_loop};
 
-/// Version of the layout. A file of a newer one is refused: what it holds may be jobs.
-const VERSION: u64 = 1;
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const JOBS: TableDefinition<'_, &str, &str> = TableDefinition::new("jobs");
-const INSTANCES: TableDefinition<'_, &str, &str> = TableDefinition::new("instances");
-const ASKS: TableDefinition<'_, &str, &str> = TableDefinition::new("asks");
 /// Separates the parts of a key; in none of them.
 const SEPARATOR: char = '\u{1f}';
 /// Changes that may wait for the writer.
@@ -53,44 +48,6 @@ pub(crate) enum StateError {
     },
 }
 
-/// What a record tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Job,
-    Instance,
-    Ask,
-}
-
-impl Kind {
-    fn table(self) -> TableDefinition<'static, &'static str, &'static str> {
-        match self {
-            Self::Job => JOBS,
-            Self::Instance => INSTANCES,
-            Self::Ask => ASKS,
-        }
-    }
-}
-
-/// One change of one record.
-struct Change {
-    kind: Kind,
-    key: String,
-    /// `None` removes it.
-    value: Option<String>,
-}
-
-impl Change {
-    fn put(kind: Kind, key: String, record: &impl Serialize) -> Self {
-        Self { kind, key, value: Some(serde_json::to_string(record).unwrap_or_default()) }
-    }
-
-    fn remove(kind: Kind, key: String) -> Self {
-        Self { kind, key, value: None }
-    }
-}
-
-type Request = (Vec<Change>, oneshot::Sender<Result<(), String>>);
-
 /// The state of the whole process.
 #[derive(Clone)]
 pub(crate) struct State {
@@ -103,14 +60,6 @@ pub(crate) struct State {
     removals: Arc<Mutex<Vec<Change>>>,
     /// Something could not be written. The database takes nothing from then on.
     failed: CancellationToken,
-}
-
-/// What was there at the start.
-#[derive(Default)]
-struct Found {
-    jobs: BTreeMap<String, String>,
-    instances: BTreeMap<String, String>,
-    asks: BTreeMap<String, String>,
 }
 
 impl State {
@@ -149,7 +98,13 @@ impl State {
         Ok(Self { path, requests, found, asks, removals: Arc::default(), failed })
     }
 
-    /// Jobs of a runner that were running when the last process ended.
+    /// Groups that the last process had, by their keys.
+    pub(crate) fn groups(&self) -> Vec<(String, GroupRecord)> {
+        let records = self.found.groups.iter();
+        records.filter_map(|(key, text)| Some((key.clone(), read_record(key, text)?))).collect()
+    }
+
+    /// Jobs of a group that were running when the last process ended.
     pub(crate) fn jobs(&self, runner: &str) -> Vec<JobRecord> {
         let records: Vec<(String, JobRecord)> = select(&self.found.jobs, runner);
         records.into_iter().map(|(_, job)| job).collect()
@@ -202,6 +157,18 @@ impl State {
         instance: &InstanceRecord,
     ) -> Result<(), StateError> {
         self.write(vec![Change::put(Kind::Instance, key(runner, id), instance)]).await
+    }
+
+    pub(crate) async fn put_group(
+        &self,
+        group: &str,
+        record: &GroupRecord,
+    ) -> Result<(), StateError> {
+        self.write(vec![Change::put(Kind::Group, group.to_owned(), record)]).await
+    }
+
+    pub(crate) fn remove_group(&self, group: &str) {
+        self.remove(Change::remove(Kind::Group, group.to_owned()));
     }
 
     pub(crate) fn remove_instance(&self, runner: &str, id: &str) {
@@ -289,80 +256,6 @@ impl State {
     }
 }
 
-fn write_loop(database: &Database, mut requests: mpsc::Receiver<Request>) {
-    while let Some(first) = requests.blocking_recv() {
-        let mut batch = vec![first];
-        while let Ok(next) = requests.try_recv() {
-            batch.push(next);
-        }
-        let changes = batch.iter().flat_map(|(changes, _)| changes);
-        let result = commit(database, changes).map_err(|error| error.to_string());
-        for (_, answer) in batch {
-            let _ = answer.send(result.clone());
-        }
-    }
-}
-
-fn commit<'a>(
-    database: &Database,
-    changes: impl Iterator<Item = &'a Change>,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut changes: Vec<&Change> = changes.collect();
-    // Each table is opened once, and only if it changes: an open one costs pages.
-    changes.sort_by_key(|change| change.kind);
-    for of_table in changes.chunk_by(|a, b| a.kind == b.kind) {
-        let mut table = transaction.open_table(of_table[0].kind.table())?;
-        for Change { key, value, .. } in of_table {
-            match value {
-                Some(value) => drop(table.insert(key.as_str(), value.as_str())?),
-                None => drop(table.remove(key.as_str())?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn check_version(database: &Database, path: &Path) -> Result<(), StateError> {
-    let version = || -> Result<u64, redb::Error> {
-        let transaction = database.begin_write()?;
-        let version = {
-            let mut meta = transaction.open_table(META)?;
-            let found = meta.get("version")?.map(|version| version.value());
-            if found.is_none() {
-                meta.insert("version", VERSION)?;
-            }
-            found.unwrap_or(VERSION)
-        };
-        transaction.open_table(JOBS)?;
-        transaction.open_table(INSTANCES)?;
-        transaction.open_table(ASKS)?;
-        transaction.commit()?;
-        Ok(version)
-    };
-    let path = path.display().to_string();
-    match version() {
-        Ok(found) if found > VERSION => Err(StateError::Newer { path, found }),
-        Ok(_) => Ok(()),
-        Err(error) => Err(StateError::Broken { path, why: error.to_string() }),
-    }
-}
-
-fn read_all(database: &Database) -> Result<Found, redb::Error> {
-    let transaction = database.begin_read()?;
-    let read = |table: TableDefinition<'_, &str, &str>| {
-        let table = transaction.open_table(table)?;
-        let mut entries = BTreeMap::new();
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            entries.insert(key.value().to_owned(), value.value().to_owned());
-        }
-        Ok::<_, redb::Error>(entries)
-    };
-    Ok(Found { jobs: read(JOBS)?, instances: read(INSTANCES)?, asks: read(ASKS)? })
-}
-
 fn key(runner: &str, name: &str) -> String {
     format!("{runner}{SEPARATOR}{name}")
 }
@@ -375,14 +268,14 @@ fn select<T: DeserializeOwned>(
 ) -> Vec<(String, T)> {
     let prefix = key(runner, "");
     let own = entries.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-    own.filter_map(|(key, value)| match serde_json::from_str(value) {
-        Ok(record) => Some((key[prefix.len()..].to_owned(), record)),
-        Err(error) => {
-            tracing::error!(key, %error, "a record of the state cannot be read");
-            None
-        }
-    })
-    .collect()
+    own.filter_map(|(key, text)| Some((key[prefix.len()..].to_owned(), read_record(key, text)?)))
+        .collect()
+}
+
+fn read_record<T: DeserializeOwned>(key: &str, text: &str) -> Option<T> {
+    serde_json::from_str(text)
+        .map_err(|error| tracing::error!(key, %error, "a record of the state cannot be read"))
+        .ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{AskFailure, InstanceId, Seen, Vacant};
+use crate::fleet::{AskFailure, InstanceId, Known, Seen, Vacant};
 use crate::limits::Throttle;
 
 fn now(seconds: u64) -> Now {
@@ -231,9 +231,44 @@ fn at_the_end_everything_goes_but_what_runs_a_job() {
         now(1).moment,
     );
     fleet.acquire(&limits(), &[]);
-    let plan = decide_end(&fleet, &limits(), now(2));
+    let plan = decide_end(&fleet, &limits(), Reason::ShuttingDown, now(2));
     let drains = "drain i0 shutting_down; drain i1 shutting_down; drain new shutting_down";
     assert_eq!(show(&plan), format!("{drains}; delete i1,new"));
+}
+
+#[test]
+fn what_is_of_no_use_any_more_is_drained_and_replaced() {
+    let mut fleet = ready(2);
+    fleet.acquire(&limits(), &[]);
+    fleet.asked(1, &limits(), now(2).moment);
+    fleet.doom_all(Reason::Outdated);
+    assert_eq!(fleet.acquire(&limits(), &[]), None, "no more jobs for them");
+    let plan = decide(&fleet, &idle(1, 60), &limits(), now(3));
+    let drains = "drain i0 outdated; drain i1 outdated";
+    assert_eq!(show(&plan), format!("{drains}; create 1 idle_target; delete i1"));
+    let list = [(id("i0"), Seen::Running), (id("i1"), Seen::Running), (id("late"), Seen::Coming)];
+    fleet.listed(&list, now(4).moment, now(4).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(5));
+    assert!(show(&plan).contains("drain late outdated"), "{}", show(&plan));
+}
+
+#[test]
+fn jobs_of_before_are_followed_before_their_instance_is_drained() {
+    let mut fleet = Fleet::default();
+    let doomed = Some(Reason::Outdated);
+    let known = Known { uses: 1, was_ready: true, slots: vec![0], doomed };
+    fleet.recorded(id("a"), known, now(0).moment);
+    fleet.listed(&[(id("a"), Seen::Running)], now(0).moment, now(0).moment);
+    for plan in [
+        decide(&fleet, &idle(0, 60), &limits(), now(1)),
+        decide_end(&fleet, &limits(), Reason::Outdated, now(1)),
+    ] {
+        assert_eq!(show(&plan), "prepare a");
+    }
+    fleet.preparing(&id("a"), now(1).moment);
+    fleet.prepared(&id("a"), BTreeSet::new(), now(2).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(2));
+    assert_eq!(show(&plan), "drain a outdated");
 }
 
 #[test]

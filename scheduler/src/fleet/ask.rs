@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::plan::Reason;
 use crate::time::Moment;
 
 /// A list that begins this long after a call without an answer shows what the call did.
@@ -25,6 +26,8 @@ pub struct Ask {
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
+    /// Its instances are of no use any more, for this reason.
+    pub doomed: Option<Reason>,
 }
 
 /// What the provider said to an ask.

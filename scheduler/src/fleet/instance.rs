@@ -104,6 +104,8 @@ pub struct Instance {
     slots: BTreeSet<u32>,
     uses: u32,
     drain_reason: Option<Reason>,
+    /// It is to be drained for this as soon as its jobs can be followed.
+    doomed: Option<Reason>,
     /// Since when the connection of a draining one is lost; `None` while it is up, and once
     /// it was given up.
     lost_since: Option<Moment>,
@@ -127,6 +129,7 @@ impl Instance {
             slots: BTreeSet::new(),
             uses: 0,
             drain_reason: None,
+            doomed: None,
             lost_since: None,
             delete: None,
             misses: 0,
@@ -194,6 +197,13 @@ impl Instance {
         self.drain_reason
     }
 
+    /// Why it is to be drained, once that disturbs no job: one whose jobs wait for their
+    /// connection after a restart must be prepared first.
+    pub fn due_to_drain(&self) -> Option<Reason> {
+        let may = self.phase == Phase::Ready || self.slots.is_empty();
+        self.doomed.filter(|_| may && self.phase < Phase::Draining)
+    }
+
     /// Since when the connection of a draining one is lost, unless it was given up.
     pub fn lost_since(&self) -> Option<Moment> {
         self.lost_since
@@ -226,7 +236,8 @@ impl Instance {
     }
 
     fn vacancies(&self, limits: &Limits) -> u32 {
-        limits.capacity.saturating_sub(self.acquired()).min(self.uses_left(limits))
+        let slots = if self.doomed.is_none() { limits.capacity } else { 0 };
+        slots.saturating_sub(self.acquired()).min(self.uses_left(limits))
     }
 
     pub(super) fn vacant(&self) -> Option<Vacant> {
@@ -237,6 +248,11 @@ impl Instance {
         self.uses = known.uses;
         self.was_ready = known.was_ready;
         self.slots.extend(known.slots);
+        self.doomed = known.doomed;
+    }
+
+    pub(super) fn doom(&mut self, reason: Reason) {
+        self.doomed.get_or_insert(reason);
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now: Moment) {

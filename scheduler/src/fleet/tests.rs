@@ -104,7 +104,8 @@ fn an_ask_without_an_answer_counts_until_a_later_list_tells() {
 #[test]
 fn origins_tell_who_wanted_an_instance() {
     let mut fleet = Fleet::default();
-    fleet.recorded(id("r"), Known { uses: 2, was_ready: true, slots: vec![0] }, at(0));
+    let known = Known { uses: 2, was_ready: true, slots: vec![0], doomed: None };
+    fleet.recorded(id("r"), known, at(0));
     fleet.listed(&list("r=running p=running"), at(0), at(0));
     fleet.listed(&list("r=running p=running u=running"), at(1), at(1));
     let origin = |name: &str| fleet.instance(&id(name)).expect("known").origin();

@@ -9,7 +9,7 @@ use scheduler::policy::Policy;
 use scheduler::{Limits, Schedule};
 
 use super::Flags;
-use crate::config::{Autoscaler, Config, Runner, Server};
+use crate::config::{Autoscaler, Config, Runner, Server, Template};
 use crate::coordinator::Project;
 use crate::secret::Secret;
 
@@ -99,10 +99,11 @@ pub(super) fn config(
     };
     let policy = Policy { idle_time: IDLE_TIME, ..Policy::default() };
     let autoscaler = Autoscaler {
-        plugin: "fleeting-plugin-local".into(),
-        plugin_config: Secret::new(plugin_config.to_string()),
-        settings: mayfly_plugin::Settings::default(),
-        use_external_addr: false,
+        template: Template {
+            plugin: "fleeting-plugin-local".into(),
+            plugin_config: Secret::new(plugin_config.to_string()),
+            ..Template::default()
+        },
         limits,
         schedule: Schedule::new(vec![policy]),
         instance_ready_command: String::new(),
@@ -110,7 +111,6 @@ pub(super) fn config(
         update_interval: Duration::from_secs(5),
         update_interval_when_expecting: Duration::from_millis(500),
         delete_instances_on_shutdown: true,
-        plugin_environment: std::collections::BTreeMap::default(),
     };
     let runner = Runner {
         name: "exec".into(),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::Tuner;
+use crate::app::Reloader;
 use crate::config;
 
 /// GitLab Runner's `check_interval` of its configuration.
@@ -28,7 +28,7 @@ impl Reload {
     }
 
     /// Goes on for ever.
-    pub(super) async fn run(mut self, mut tuner: Tuner) {
+    pub(super) async fn run(mut self, mut reloader: Reloader) {
         loop {
             let asked = tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => false,
@@ -38,12 +38,12 @@ impl Reload {
             // A file that is being replaced is gone for a moment.
             if asked || (now.is_some() && now != self.seen) {
                 self.seen = now;
-                self.take_up(&mut tuner);
+                self.take_up(&mut reloader).await;
             }
         }
     }
 
-    fn take_up(&self, tuner: &mut Tuner) {
+    async fn take_up(&self, reloader: &mut Reloader) {
         let loaded = match config::load(&self.path, self.state_dir.as_deref()) {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -54,14 +54,8 @@ impl Reload {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let waiting = tuner.apply(&loaded.config);
-        tracing::info!("the configuration was read again: limits and policies hold now");
-        for runner in waiting {
-            tracing::warn!(
-                runner,
-                "the rest of this entry's changes hold from the next start on; SIGTERM leaves running jobs alone"
-            );
-        }
+        reloader.apply(loaded.config).await;
+        tracing::info!("the configuration was read again and holds now");
     }
 }
 

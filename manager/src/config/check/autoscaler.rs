@@ -12,13 +12,11 @@ use scheduler::{Limits, Schedule};
 use super::super::Autoscaler;
 use super::super::file::{AutoscalerTable, ConnectorTable, PolicyTable, RunnerEntry};
 use super::super::report::Findings;
+use super::super::template::{self, Template};
 use super::{Surroundings, positive, read_file};
 use crate::secret::Secret;
 
 /// GitLab's defaults.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-const UPDATE_INTERVAL: Duration = Duration::from_secs(60);
-const UPDATE_INTERVAL_WHEN_EXPECTING: Duration = Duration::from_secs(2);
 const THROTTLE_LIMIT: u32 = 100;
 
 pub(super) fn check(
@@ -42,17 +40,7 @@ pub(super) fn check(
             "remove the table, or leave this entry to GitLab Runner",
         );
     }
-    let plugin_config = match serde_json::to_string(&table.plugin_config) {
-        Ok(json) => json,
-        Err(error) => {
-            findings.error(
-                &format!("{at}.plugin_config"),
-                format!("cannot be given to a plugin: {error}"),
-                "dates must be written as text",
-            );
-            return None;
-        }
-    };
+    let plugin_config = plugin_config(table, at, findings)?;
     let limits = limits(table, at, findings);
     let policies =
         table.policy.iter().enumerate().map(|(index, policy)| {
@@ -65,26 +53,44 @@ pub(super) fn check(
         Some(value) if !value.0.is_zero() => value.0,
         _ => default,
     };
-    let environment = entry.mayfly.plugin_environment.iter();
-    Some(Autoscaler {
+    let defaults = Autoscaler::default();
+    let template = Template {
         plugin: table.plugin.trim().to_owned(),
-        plugin_config: Secret::new(plugin_config),
+        plugin_config,
         settings,
         use_external_addr: table.connector_config.use_external_addr,
+        plugin_environment: template::environment(&entry.mayfly.plugin_environment),
+    };
+    Some(Autoscaler {
+        template,
         limits,
         schedule,
         instance_ready_command: table.instance_ready_command.clone(),
-        instance_acquire_timeout: or(table.instance_acquire_timeout, ACQUIRE_TIMEOUT),
-        update_interval: or(table.update_interval, UPDATE_INTERVAL),
+        instance_acquire_timeout: or(
+            table.instance_acquire_timeout,
+            defaults.instance_acquire_timeout,
+        ),
+        update_interval: or(table.update_interval, defaults.update_interval),
         update_interval_when_expecting: or(
             table.update_interval_when_expecting,
-            UPDATE_INTERVAL_WHEN_EXPECTING,
+            defaults.update_interval_when_expecting,
         ),
         delete_instances_on_shutdown: table.delete_instances_on_shutdown,
-        plugin_environment: environment
-            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
-            .collect(),
     })
+}
+
+fn plugin_config(table: &AutoscalerTable, at: &str, findings: &mut Findings) -> Option<Secret> {
+    match serde_json::to_string(&table.plugin_config) {
+        Ok(json) => Some(Secret::new(json)),
+        Err(error) => {
+            findings.error(
+                &format!("{at}.plugin_config"),
+                format!("cannot be given to a plugin: {error}"),
+                "dates must be written as text",
+            );
+            None
+        }
+    }
 }
 
 fn limits(table: &AutoscalerTable, at: &str, findings: &mut Findings) -> Limits {
