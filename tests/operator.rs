@@ -106,7 +106,7 @@ fn a_running_manager_says_how_it_stands_and_lets_an_instance_go() {
     // Sent away under its job: it goes when the job has ended, and not before.
     let (code, text) = ask(&manager, &["instance", "drain", &id]);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("when its 1 have ended"), "{text}");
+    assert!(text.contains("when its 1 jobs have ended"), "{text}");
     let (_, text) = ask(&manager, &["instance", "list"]);
     assert_story(&text, &[&id, "draining", "1/2", "operator"]);
     gitlab.wait_for(job, State::Success, seconds(30));
@@ -127,4 +127,46 @@ fn a_running_manager_says_how_it_stands_and_lets_an_instance_go() {
     let (code, text) = ask(&manager, &["status"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("no manager answers"), "{text}");
+}
+
+#[test]
+fn an_operator_sees_what_is_waited_for_logs_in_and_deletes() {
+    let gitlab = GitLab::start();
+    let runner = Runner::local(&gitlab).name("builders").max_instances(1);
+    let mut manager = Manager::start(runner);
+    let job = gitlab.enqueue(JobSpec::script(["echo begun", "sleep 600"]));
+    gitlab.wait_for_trace(job, "begun", seconds(60));
+    let (code, text) = ask(&manager, &["explain", "now"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_story(&text, &["builders", "no job waits; 1 run, 0 slots are free"]);
+    let (_, text) = ask(&manager, &["explain", "now", "--json", "--runner", "builders"]);
+    let group: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(group["slots"]["used"], 1);
+    let id = group["instances"][0]["id"].as_str().expect("an id").to_owned();
+
+    let output = Command::new(binaries().mayfly())
+        .args(["instance", "ssh", &id, "--state-dir"])
+        .arg(manager.state_dir())
+        .args(["--", "echo in-$((40+2)); exit 7"])
+        .output()
+        .expect("mayfly can be run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((said.trim(), output.status.code()), ("in-42", Some(7)), "{complaints}");
+
+    let (code, text) = ask(&manager, &["instance", "delete", &id]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("runs 1 jobs"), "{text}");
+    let (code, text) = ask(&manager, &["instance", "delete", &id, "--stop-jobs"]);
+    assert_eq!(code, Some(0), "{text}");
+    let audit = gitlab.wait_for(job, State::Failed, seconds(30));
+    assert_eq!(audit.failure_reason.as_deref(), Some("runner_interrupted"));
+    assert!(
+        gitlab.trace(job).contains("an operator removed the instance"),
+        "{}",
+        gitlab.trace(job)
+    );
+    manager.wait_for_log("instance is gone", seconds(30));
+    let job = gitlab.enqueue(JobSpec::script(["true"]));
+    gitlab.wait_for(job, State::Success, seconds(60));
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use job::outcome::{FailureReason, Outcome};
 use job::report::FinalState;
+use scheduler::fleet::NoSlot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -13,7 +14,7 @@ use tracing::Instrument as _;
 use crate::config;
 use crate::events::Events;
 use crate::gitlab::{ApiError, Backoff, Client, JobRequest};
-use crate::group::{Group, NoCapacity, Reservation};
+use crate::group::{Group, Reservation};
 use crate::history::{Event, History};
 use crate::job_run;
 use crate::secret::Secret;
@@ -230,7 +231,7 @@ impl Runner {
 
     /// Waits until a slot can be promised.
     async fn reserve(&self) -> Reservation {
-        let mut told: Option<NoCapacity> = None;
+        let mut told: Option<NoSlot> = None;
         loop {
             let changed = self.group.capacity_changed();
             match self.group.reserve() {

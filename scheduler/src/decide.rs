@@ -82,8 +82,9 @@ fn expire<'a>(
     plan: &mut Plan,
 ) -> BTreeSet<&'a InstanceId> {
     let mut expired = BTreeSet::new();
+    let boot_deadline = fleet.boots.deadline(limits.boot_deadline);
     for ask in fleet.asks().iter().filter(|ask| ask.answer == Answer::Accepted) {
-        let deadline = ask.at.after(limits.boot_deadline);
+        let deadline = ask.at.after(boot_deadline);
         if now >= deadline {
             plan.steps.push(Step::GiveUp { ask: ask.id });
         } else {
@@ -93,12 +94,12 @@ fn expire<'a>(
     for instance in fleet.instances() {
         let since = instance.phase_since();
         let (since, limit, reason) = match instance.phase() {
-            Phase::Creating => (since, limits.boot_deadline, Reason::BootDeadline),
+            Phase::Creating => (since, boot_deadline, Reason::BootDeadline),
             Phase::Running | Phase::Preparing if instance.was_ready() => {
                 (since, limits.reconnect_deadline, Reason::Unreachable)
             }
             Phase::Running | Phase::Preparing => {
-                (since, limits.prepare_deadline, Reason::BootDeadline)
+                (since, boot_deadline.min(limits.prepare_deadline), Reason::BootDeadline)
             }
             // Its jobs would wait for ever for a connection that does not come back.
             Phase::Draining => match instance.lost_since() {

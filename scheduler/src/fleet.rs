@@ -7,16 +7,19 @@
 
 mod ask;
 mod instance;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::boot::BootTimes;
 use crate::limits::{Creation, Existing, Limits};
 use crate::plan::Reason;
 use crate::time::{Moment, Now};
 
 pub use ask::{Answer, Ask, AskFailure, AskId};
 pub use instance::{Instance, InstanceId, Origin, Phase, Seen, Vacant};
+pub use slots::NoSlot;
 
 /// An instance that is missing from this many lists, and for this long, is gone.
 const MISSES: u32 = 3;
@@ -64,6 +67,8 @@ pub struct Fleet {
     listed: bool,
     /// What bounds creation.
     pub creation: Creation,
+    /// How long instances take to come up.
+    pub boots: BootTimes,
 }
 
 impl Fleet {
@@ -146,7 +151,7 @@ impl Fleet {
     pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
         let answer = AskFailure::Silent.answer(now);
-        self.asks.push(Ask { id, outstanding: n, at: now, answer, doomed: None });
+        self.asks.push(Ask { id, outstanding: n, sent: None, at: now, answer, doomed: None });
     }
 
     /// The provider was asked for `n` instances. Counts in full from now on.
@@ -155,7 +160,8 @@ impl Fleet {
         self.next_ask += 1;
         self.creation.asked(n, limits, now);
         let answer = Answer::Pending;
-        self.asks.push(Ask { id, outstanding: n, at: now, answer, doomed: None });
+        let sent = Some(now);
+        self.asks.push(Ask { id, outstanding: n, sent, at: now, answer, doomed: None });
         id
     }
 
@@ -229,19 +235,18 @@ impl Fleet {
             return;
         }
         // On the first list all asks are those of before.
-        let (origin, doomed) = match self.asks.iter_mut().find(|ask| ask.outstanding > 0) {
-            None if first => (Origin::Unrecorded, None),
-            Some(ask) => {
-                ask.outstanding -= 1;
-                (Origin::Asked, ask.doomed)
-            }
-            None => (Origin::Unexpected, None),
+        let ask = self.asks.iter_mut().find(|ask| ask.outstanding > 0);
+        let origin = match &ask {
+            None if first => Origin::Unrecorded,
+            Some(_) => Origin::Asked,
+            None => Origin::Unexpected,
         };
-        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
         let mut instance = Instance::new(id.clone(), origin, now);
-        if let Some(reason) = doomed {
-            instance.doom(reason);
+        if let Some(ask) = ask {
+            ask.outstanding -= 1;
+            instance.came_of(ask);
         }
+        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
         instance.saw(seen, now);
         self.instances.insert(id.clone(), instance);
     }
@@ -254,8 +259,11 @@ impl Fleet {
     /// An instance is ready for jobs. `busy` are slots on which jobs of someone run that
     /// we do not know.
     pub fn prepared(&mut self, id: &InstanceId, busy: BTreeSet<u32>, now: Moment) {
-        if self.instances.get(id).is_some_and(|instance| !instance.was_ready()) {
+        if let Some(instance) = self.instances.get(id).filter(|instance| !instance.was_ready()) {
             self.creation.boot_succeeded();
+            if let Some(asked) = instance.asked_at() {
+                self.boots.learned(now.since(asked));
+            }
         }
         self.with(id, |instance| {
             let has_strangers = !busy.is_empty();
@@ -288,6 +296,9 @@ impl Fleet {
     pub fn drain(&mut self, id: &InstanceId, reason: Reason, now: Moment) {
         if matches!(reason, Reason::BootDeadline) {
             self.creation.boot_failed(now);
+            if let Some(asked) = self.instances.get(id).and_then(Instance::asked_at) {
+                self.boots.learned(now.since(asked));
+            }
         }
         self.with(id, |instance| instance.drain(reason, now));
     }
@@ -318,45 +329,6 @@ impl Fleet {
     /// The proof that an instance holds no job, if it is so.
     pub fn vacant(&self, id: &InstanceId) -> Option<Vacant> {
         self.instances.get(id).and_then(Instance::vacant)
-    }
-
-    /// Promises a slot.
-    pub fn reserve(&mut self) {
-        self.reserved += 1;
-    }
-
-    /// Takes a promise back.
-    pub fn unreserve(&mut self) {
-        self.reserved = self.reserved.saturating_sub(1);
-    }
-
-    /// A promise becomes a job that waits for its slot.
-    pub fn wait(&mut self) {
-        self.unreserve();
-        self.waiting += 1;
-    }
-
-    /// A job waits no longer, with or without a slot.
-    pub fn stop_waiting(&mut self) {
-        self.waiting = self.waiting.saturating_sub(1);
-    }
-
-    /// Binds a slot to a job, if one is free: on the instance that has been ready
-    /// longest, so that others can go. `except` are instances that just failed the job.
-    pub fn acquire(&mut self, limits: &Limits, except: &[InstanceId]) -> Option<(InstanceId, u32)> {
-        let free =
-            self.instances.values().filter(|i| i.free(limits) > 0 && !except.contains(i.id()));
-        let oldest = free.min_by_key(|instance| (instance.ready_at(), instance.id().clone()))?;
-        let id = oldest.id().clone();
-        let instance = self.instances.get_mut(&id)?;
-        let slot = instance.acquire();
-        self.check();
-        Some((id, slot))
-    }
-
-    /// A job has left its slot. `used` is false if it never began there.
-    pub fn release(&mut self, id: &InstanceId, slot: u32, used: bool, now: Moment) {
-        self.with(id, |instance| instance.release(slot, used, now));
     }
 
     fn with(&mut self, id: &InstanceId, change: impl FnOnce(&mut Instance)) {

@@ -7,8 +7,10 @@
 //! * [`period`] and [`policy`]: GitLab's idle policies.
 //! * [`fleet`]: our picture of one instance group, and what may happen to it.
 //! * [`decide()`]: fleet, policy and limits become a [`Plan`].
+//! * [`boot`]: how long instances take to come up, learned.
 //! * [`limits`]: what bounds creation, whoever asks for it.
 
+pub mod boot;
 mod decide;
 pub mod fleet;
 pub mod limits;

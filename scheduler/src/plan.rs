@@ -45,11 +45,13 @@ pub enum Reason {
     BootFailures,
     /// Bound: the provider's calls fail; they wait.
     CallsFailing,
+    /// Bound: instances take longer to come up than a job may wait.
+    BootsTooSlow,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::JobsWaiting,
         Self::IdleTarget,
         Self::IdleTooLong,
@@ -69,6 +71,7 @@ impl Reason {
         Self::ScaleThrottle,
         Self::BootFailures,
         Self::CallsFailing,
+        Self::BootsTooSlow,
     ];
 
     /// The reason of a word.
@@ -98,6 +101,9 @@ impl Reason {
             Self::ScaleThrottle => "scale_throttle lets no more through now",
             Self::BootFailures => "instances failed to come up: one is tried after a pause",
             Self::CallsFailing => "the provider's calls fail: the next is made after a pause",
+            Self::BootsTooSlow => {
+                "instances take longer to come up than instance_acquire_timeout lets a job wait"
+            }
         }
     }
 
@@ -123,6 +129,7 @@ impl Reason {
             Self::ScaleThrottle => "scale_throttle",
             Self::BootFailures => "boot_failures",
             Self::CallsFailing => "calls_failing",
+            Self::BootsTooSlow => "boots_too_slow",
         }
     }
 }

@@ -162,6 +162,7 @@ pub(super) fn tuning(entry: &config::Runner) -> Tuning {
     Tuning {
         name: entry.name.clone(),
         ready_command: autoscaler.instance_ready_command.clone(),
+        instance_acquire_timeout: autoscaler.instance_acquire_timeout,
         limits: autoscaler.limits.clone(),
         schedule: autoscaler.schedule.clone(),
         update_interval: autoscaler.update_interval,

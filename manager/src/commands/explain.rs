@@ -1,6 +1,8 @@
 //! `mayfly explain`: what happened to a job, an instance or the groups, and why. Reads the
 //! history; the manager need not run.
 
+mod now;
+
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
@@ -29,6 +31,8 @@ pub(crate) struct Flags {
 
 #[derive(Subcommand, Clone, Debug)]
 enum What {
+    /// How a running manager stands, what it waits for, and why
+    Now,
     /// The way of a job from the server to its end
     Job {
         /// The job's number
@@ -51,6 +55,9 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     let Some(state_dir) = state_dir(&flags.config) else {
         return Exit::Config;
     };
+    if let What::Now = flags.what {
+        return now::run(&state_dir, flags.runner.as_deref(), flags.json);
+    }
     let records = match history::read(&state_dir) {
         Ok(records) => records,
         Err(error) => {
@@ -80,6 +87,7 @@ impl What {
             Self::Job { id } => record.event.job() == Some(*id),
             Self::Instance { id } => record.event.instance() == Some(id),
             Self::Group { .. } => record.event.job().is_none(),
+            Self::Now => false,
         };
         let mut wanted: Vec<Record> = records;
         wanted.retain(|record| of_runner(record) && is_wanted(record));
@@ -98,7 +106,7 @@ fn story(what: &What, records: &[Record]) -> String {
         What::Instance { id } => {
             format!("instance {id}, runner {:?}, from {first:.3}\n", records[0].runner)
         }
-        What::Group { .. } => String::new(),
+        What::Group { .. } | What::Now => String::new(),
     };
     for record in records {
         let said = format!("{}{}", subject(what, &record.event), sentence(&record.event));
@@ -160,7 +168,7 @@ fn sentence(event: &Event) -> String {
 }
 
 /// A reason's sentence; of a newer build's reason its word.
-fn because(word: &str) -> &str {
+pub(super) fn because(word: &str) -> &str {
     match Reason::named(word) {
         Some(reason) => reason.sentence(),
         None => word,

@@ -1,6 +1,9 @@
 //! `mayfly instance`: the instances of a running manager, and what an operator may do
 //! with them.
 
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 
 use super::status::{answer_of, status_of, table, unexpected};
@@ -30,6 +33,22 @@ enum What {
         /// The provider's id of it
         id: String,
     },
+    /// Delete an instance now
+    Delete {
+        /// The provider's id of it
+        id: String,
+        /// Stop the jobs on it; without this it must hold none
+        #[arg(long)]
+        stop_jobs: bool,
+    },
+    /// Log in to an instance with the manager's own key, by the ssh command
+    Ssh {
+        /// The provider's id of it
+        id: String,
+        /// A command for it, instead of a shell
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
 }
 
 pub(crate) fn run(flags: &Flags) -> Exit {
@@ -53,19 +72,51 @@ pub(crate) fn run(flags: &Flags) -> Exit {
             Exit::Success
         }
         What::Drain { id } => {
-            let jobs = match answer_of(&state_dir, &Question::Drain { instance: id.clone() }) {
-                Some(Answer::Draining { jobs }) => Some(jobs),
-                Some(other) => unexpected(&other),
-                None => None,
-            };
-            match jobs {
-                None => return Exit::Failed,
-                Some(0) => println!("{id} is being deleted"),
-                Some(jobs) => {
-                    println!("{id} gets no more jobs, and is deleted when its {jobs} have ended");
-                }
-            }
-            Exit::Success
+            let question = Question::Drain { instance: id.clone() };
+            remove(&state_dir, id, &question, "gets no more jobs, and is deleted when")
         }
+        What::Delete { id, stop_jobs } => {
+            let question = Question::Delete { instance: id.clone(), stop_jobs: *stop_jobs };
+            remove(&state_dir, id, &question, "is deleted as soon as")
+        }
+        What::Ssh { id, command } => ssh(&state_dir, id, command),
     }
+}
+
+fn remove(state_dir: &Path, id: &str, question: &Question, when: &str) -> Exit {
+    match answer_of(state_dir, question) {
+        Some(Answer::Draining { jobs: 0 }) => println!("{id} is being deleted"),
+        Some(Answer::Draining { jobs }) => println!("{id} {when} its {jobs} jobs have ended"),
+        Some(other) => {
+            unexpected::<()>(&other);
+            return Exit::Failed;
+        }
+        None => return Exit::Failed,
+    }
+    Exit::Success
+}
+
+/// Becomes the ssh command, which knows terminals. It trusts the host key that the manager
+/// has pinned, and no other.
+fn ssh(state_dir: &Path, id: &str, command: &[String]) -> Exit {
+    let login = match answer_of(state_dir, &Question::Login { instance: id.to_owned() }) {
+        Some(Answer::Login(login)) => login,
+        Some(other) => {
+            unexpected::<()>(&other);
+            return Exit::Failed;
+        }
+        None => return Exit::Failed,
+    };
+    let known_hosts = format!("KnownHostsCommand=/bin/echo mayfly-instance {}", login.host_key);
+    let identity = format!("IdentityFile={}", state_dir.join("ssh_key").display());
+    let error = std::process::Command::new("ssh")
+        .args(["-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"])
+        .args(["-o", "UserKnownHostsFile=none", "-o", "HostKeyAlias=mayfly-instance"])
+        .args(["-o", &known_hosts, "-o", &identity])
+        .args(["-p", &login.port.to_string(), "-l", &login.user, &login.host])
+        .args((!command.is_empty()).then_some("--"))
+        .args(command)
+        .exec();
+    eprintln!("error: the ssh command cannot be run: {error}; is OpenSSH's client installed?");
+    Exit::Failed
 }

@@ -130,7 +130,7 @@ fn note(instance: &InstanceStatus) -> String {
 }
 
 /// Seconds, short: `7s`, `12m`, `3h05m`, `2d`.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     let seconds = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     match seconds {
         0..120 => format!("{seconds}s"),

@@ -68,6 +68,11 @@ impl Connection {
         }
     }
 
+    /// User, host and port.
+    pub(crate) fn login(&self) -> (String, String, u16) {
+        self.access.login()
+    }
+
     /// Cancelled when the instance cannot be reached any more. Noticed by keepalive.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.lost.clone()

@@ -121,6 +121,11 @@ impl Access {
         Ok(Self { host, port, user: connector.username.clone(), logins })
     }
 
+    /// User, host and port.
+    pub(super) fn login(&self) -> (String, String, u16) {
+        (self.user.clone(), self.host.clone(), self.port)
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::group::{Group, GroupStatus};
+use crate::group::{Group, GroupStatus, LoginInfo, NoLogin};
 
 pub(crate) use ask::ask;
 pub(crate) use serve::serve;
@@ -23,6 +23,10 @@ pub(crate) enum Question {
     Status,
     /// An instance shall get no more jobs, and go.
     Drain { instance: String },
+    /// It shall go at once; the jobs on it are stopped if that is said.
+    Delete { instance: String, stop_jobs: bool },
+    /// How to log in to it.
+    Login { instance: String },
 }
 
 /// What is answered.
@@ -34,6 +38,8 @@ pub(crate) enum Answer {
     Draining {
         jobs: u32,
     },
+    /// How to log in.
+    Login(LoginInfo),
     /// It cannot be done, for this reason.
     Refused(String),
 }
@@ -60,15 +66,41 @@ pub(crate) fn answer(question: &Question, groups: &[Arc<Group>], up_s: f64) -> A
             up_s,
             groups: groups.iter().map(|group| group.status()).collect(),
         }),
-        Question::Drain { instance } => {
-            match groups.iter().find_map(|group| group.drain_by_hand(instance)) {
-                Some(jobs) => Answer::Draining { jobs },
-                None => Answer::Refused(format!(
-                    "there is no instance {instance:?}; see `mayfly instance list`"
+        Question::Drain { instance } => remove(groups, instance, false),
+        Question::Delete { instance, stop_jobs } => {
+            let jobs = groups.iter().find_map(|group| group.jobs_on(instance));
+            match jobs {
+                Some(jobs @ 1..) if !stop_jobs => Answer::Refused(format!(
+                    "{instance} runs {jobs} jobs: `mayfly instance drain` lets them end, --stop-jobs stops them"
                 )),
+                _ => remove(groups, instance, true),
             }
         }
+        Question::Login { instance } => {
+            let mut answer = unknown(instance);
+            for group in groups {
+                match group.login(instance) {
+                    Ok(login) => return Answer::Login(login),
+                    Err(NoLogin::Unknown) => {}
+                    Err(NoLogin::NotConnected) => {
+                        answer = Answer::Refused(format!("{instance} is not connected"));
+                    }
+                }
+            }
+            answer
+        }
     }
+}
+
+fn remove(groups: &[Arc<Group>], instance: &str, at_once: bool) -> Answer {
+    match groups.iter().find_map(|group| group.remove_by_hand(instance, at_once)) {
+        Some(jobs) => Answer::Draining { jobs },
+        None => unknown(instance),
+    }
+}
+
+fn unknown(instance: &str) -> Answer {
+    Answer::Refused(format!("there is no instance {instance:?}; see `mayfly instance list`"))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scheduler::fleet::InstanceId;
+use scheduler::fleet::{InstanceId, NoSlot};
 use scheduler::plan::Reason;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Group, Inner};
 use crate::connect::Connection;
@@ -15,15 +16,6 @@ use crate::state::{JobRecord, StateError};
 
 /// Jobs in a row that an instance may fail to take.
 const SLOT_FAILURES: u32 = 2;
-
-/// There is no slot to promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoCapacity {
-    /// None is free, and jobs are taken against free slots only.
-    NothingIdle,
-    /// None is free, and none may be made.
-    Bound(Reason),
-}
 
 /// A job that got no slot.
 #[derive(Debug, thiserror::Error)]
@@ -58,31 +50,13 @@ pub(crate) struct Reservation {
 
 impl Group {
     /// Promises a slot: a free one, one that is coming, or one that may be made now.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, NoCapacity> {
+    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, NoSlot> {
         let now = self.now();
         let tuning = self.tuning();
-        let limits = &tuning.limits;
+        let policy = tuning.schedule.at(now.wall);
         let mut inner = self.lock();
-        let fleet = &inner.fleet;
-        let claims = fleet.reserved() + fleet.waiting();
-        let free = fleet.free(limits);
-        if free <= claims {
-            let policy = tuning.schedule.at(now.wall);
-            // A group at zero must be able to begin.
-            if policy.is_preemptive() && fleet.costing() > 0 {
-                return Err(NoCapacity::NothingIdle);
-            }
-            let missing = claims + 1 - free;
-            let coming = fleet.coming(limits);
-            if coming < missing {
-                let wanted = (missing - coming).div_ceil(limits.fresh_slots().max(1));
-                let (allowed, bound) = fleet.may_create(wanted, limits, now);
-                if allowed < wanted {
-                    let reason = bound.map_or(Reason::MaxInstances, |(reason, _)| reason);
-                    return Err(NoCapacity::Bound(reason));
-                }
-            }
-        }
+        let patience = tuning.instance_acquire_timeout;
+        inner.fleet.may_promise(policy, &tuning.limits, patience, now)?;
         inner.fleet.reserve();
         Ok(Reservation { group: Arc::clone(self), spent: false })
     }
@@ -95,12 +69,14 @@ impl Group {
 
     /// The slot of a job that was running before this process.
     pub(crate) fn recovered(self: &Arc<Self>, instance: InstanceId, slot: u32) -> Acquisition {
+        let evicted = self.lock().evicted(&instance);
         Acquisition {
             group: Arc::clone(self),
             instance,
             slot,
             used: AtomicBool::new(true),
             connection: None,
+            evicted,
         }
     }
 
@@ -118,7 +94,9 @@ impl Group {
                     let connection = inner.connections.get(&instance).cloned();
                     let used = AtomicBool::new(false);
                     let group = Arc::clone(self);
-                    let acquisition = Acquisition { group, instance, slot, used, connection };
+                    let evicted = inner.evicted(&instance);
+                    let acquisition =
+                        Acquisition { group, instance, slot, used, connection, evicted };
                     // Where the job went away meanwhile, the slot is given back later:
                     // not now, its release takes this very lock.
                     if let Err(acquisition) = waiter.sender.send(acquisition) {
@@ -197,6 +175,7 @@ pub(crate) struct Acquisition {
     slot: u32,
     used: AtomicBool,
     connection: Option<Arc<Connection>>,
+    evicted: CancellationToken,
 }
 
 impl Acquisition {
@@ -206,6 +185,11 @@ impl Acquisition {
 
     pub(crate) fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// Cancelled when the instance is to go without waiting for the job.
+    pub(crate) fn evicted(&self) -> &CancellationToken {
+        &self.evicted
     }
 
     /// The instance's connection as it was when the slot was bound.

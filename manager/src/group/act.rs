@@ -183,6 +183,7 @@ impl Group {
         });
         inner.records.remove(&gone.id);
         inner.slot_failures.remove(&gone.id);
+        inner.evictions.remove(&gone.id);
         let connection = inner.connections.remove(&gone.id);
         self.connections_changed.notify_waiters();
         self.capacity_changed.notify_waiters();

@@ -8,6 +8,7 @@ mod acquisition;
 mod act;
 mod change;
 mod control;
+mod operator;
 mod prepare;
 mod snapshot;
 
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use scheduler::boot::BootTimes;
 use scheduler::fleet::{AskId, InstanceId, Known};
 use scheduler::plan::Reason;
 use scheduler::time::Moment;
@@ -30,7 +32,10 @@ use crate::history::{Event, History};
 use crate::plugin::Provider;
 use crate::state::{InstanceRecord, State};
 
-pub(crate) use acquisition::{Acquisition, NoCapacity, Reservation};
+pub(crate) use acquisition::{Acquisition, Reservation};
+pub(crate) use operator::{LoginInfo, NoLogin};
+#[cfg(test)]
+pub(crate) use snapshot::{BootStatus, HeldBack, SlotStatus};
 pub(crate) use snapshot::{GroupStatus, InstanceStatus};
 
 /// What a group is made of.
@@ -63,6 +68,8 @@ pub(crate) struct Tuning {
     /// The entry's name, for people.
     pub(crate) name: String,
     pub(crate) ready_command: String,
+    /// How long a job may wait for a slot.
+    pub(crate) instance_acquire_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
     pub(crate) update_interval: Duration,
@@ -98,6 +105,8 @@ struct Inner {
     /// Every ready instance has one.
     connections: BTreeMap<InstanceId, Arc<Connection>>,
     records: BTreeMap<InstanceId, InstanceRecord>,
+    /// Cancelled for instances that do not wait for their jobs.
+    evictions: BTreeMap<InstanceId, CancellationToken>,
     /// Jobs in a row that an instance did not take.
     slot_failures: BTreeMap<InstanceId, u32>,
     waiters: VecDeque<acquisition::Waiter>,
@@ -106,6 +115,12 @@ struct Inner {
     ends: Option<Reason>,
     /// The reason that last held creation back, so that it is told once.
     told_bound: Option<Reason>,
+}
+
+impl Inner {
+    fn evicted(&mut self, id: &InstanceId) -> CancellationToken {
+        self.evictions.entry(id.clone()).or_default().clone()
+    }
 }
 
 impl Group {
@@ -148,6 +163,8 @@ impl Group {
             inner.fleet.recorded(id.clone(), known, now);
             inner.records.insert(id, record);
         }
+        let boots = state.boots(key).unwrap_or_default();
+        inner.fleet.boots = BootTimes::of(boots.millis.into_iter().map(Duration::from_millis));
         for (id, ask) in state.asks(key) {
             if let Ok(id) = id.parse() {
                 inner.fleet.recorded_ask(AskId(id), ask.n, now);

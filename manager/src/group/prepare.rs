@@ -9,6 +9,7 @@ use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 use super::{Group, Inner};
 use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
 use crate::history::Event;
+use crate::state::BootsRecord;
 
 /// Waits between attempts while an instance comes up: short at first, since many come up
 /// within milliseconds.
@@ -158,6 +159,9 @@ impl Group {
                 self.watch_strangers(id.clone());
             }
             inner.fleet.prepared(id, busy, now);
+            if first {
+                self.remember_boots(&inner);
+            }
             inner.connections.insert(id.clone(), Arc::clone(&connection));
             self.dispatch(&mut inner);
             let instance = inner.fleet.instance(id);
@@ -174,6 +178,18 @@ impl Group {
             self.arm(Arc::clone(&connection), slot);
         }
         self.watch(id.clone(), connection);
+    }
+
+    /// How long instances take to come up is worth knowing for the next process.
+    fn remember_boots(&self, inner: &Inner) {
+        let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let boots = BootsRecord { millis: inner.fleet.boots.all().map(millis).collect() };
+        let (state, key) = (self.state.clone(), self.key.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = state.put_boots(&key, &boots).await {
+                tracing::error!(%error, "cannot write the state");
+            }
+        });
     }
 
     /// Looks from time to time whether jobs that we do not know have ended.

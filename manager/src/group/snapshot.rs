@@ -1,9 +1,10 @@
 //! What a group looks like from outside, for operators and programs.
 
-use scheduler::fleet::{Instance, InstanceId, Phase};
-use scheduler::plan::Reason;
+use std::time::Duration;
+
+use scheduler::fleet::Instance;
 use scheduler::time::Moment;
-use scheduler::{Limits, decide};
+use scheduler::{Fleet, Limits, decide};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
@@ -21,6 +22,9 @@ pub(crate) struct GroupStatus {
     pub(crate) slots: SlotStatus,
     /// Instances that are wanted and not asked for, and why not.
     pub(crate) held_back: Option<HeldBack>,
+    /// It only drains, for this reason.
+    pub(crate) ends: Option<String>,
+    pub(crate) boots: BootStatus,
     pub(crate) instances: Vec<InstanceStatus>,
 }
 
@@ -34,6 +38,18 @@ pub(crate) struct SlotStatus {
     pub(crate) waiting: u32,
     /// How many the policy wants idle.
     pub(crate) idle_target: u32,
+}
+
+/// How long instances take to come up, from being asked for; absent where too few are
+/// known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BootStatus {
+    /// Of how many it is known.
+    pub(crate) known: usize,
+    pub(crate) p50_s: Option<f64>,
+    pub(crate) p95_s: Option<f64>,
+    /// When the next slot that is coming is likely to be there.
+    pub(crate) next_slot_s: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,24 +106,20 @@ impl Group {
             held_back: plan
                 .held_back
                 .map(|(wanted, reason)| HeldBack { wanted, reason: reason.as_str().into() }),
+            ends: inner.ends.map(|reason| reason.as_str().into()),
+            boots: boot_status(&inner.fleet, limits, now.moment),
             instances: inner.fleet.instances().map(status).collect(),
         }
     }
+}
 
-    /// An operator wants an instance gone: it gets no more jobs, and goes once it holds
-    /// none. Returns how many jobs it holds; `None` if there is no such instance.
-    pub(crate) fn drain_by_hand(&self, id: &str) -> Option<u32> {
-        let id = InstanceId(id.to_owned());
-        let jobs = {
-            let inner = self.lock();
-            let instance = inner.fleet.instance(&id)?;
-            if instance.phase() >= Phase::Draining {
-                return Some(instance.acquired());
-            }
-            instance.acquired()
-        };
-        self.drain(&id, Reason::Operator);
-        Some(jobs)
+fn boot_status(fleet: &Fleet, limits: &Limits, now: Moment) -> BootStatus {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    BootStatus {
+        known: fleet.boots.all().count(),
+        p50_s: seconds(fleet.boots.quantile(0.5)),
+        p95_s: seconds(fleet.boots.quantile(0.95)),
+        next_slot_s: seconds(fleet.next_slot_in(limits, now)),
     }
 }
 

@@ -81,7 +81,8 @@ pub(crate) struct Follow<'a> {
     overdue: Instant,
     /// What the server says of the job.
     pub(super) server: JobState,
-    interrupting: bool,
+    /// It is being stopped, and shall end like this.
+    interruption: Option<Outcome>,
     update_interval: Duration,
     pub(super) outcome: Outcome,
 }
@@ -106,7 +107,7 @@ impl<'a> Follow<'a> {
             pending: Pending::default(),
             credit: 0,
             server: JobState::Running,
-            interrupting: false,
+            interruption: None,
             update_interval: UPDATE_INTERVAL,
             outcome: Outcome::success(),
         }
@@ -132,11 +133,10 @@ impl<'a> Follow<'a> {
 
     /// The end of a job whose agent says nothing more.
     async fn without_agent(mut self, why: String) -> Told<'a> {
-        let outcome = if self.interrupting {
-            interrupted()
-        } else {
-            Outcome::failure(FailureReason::RunnerSystemFailure, why)
-        };
+        let outcome = self
+            .interruption
+            .take()
+            .unwrap_or_else(|| Outcome::failure(FailureReason::RunnerSystemFailure, why));
         let rest = self.last_words(&outcome).await;
         let silent = self.server == JobState::Over;
         let stored = self.pending.stored();
@@ -162,10 +162,12 @@ impl<'a> Follow<'a> {
     async fn listen(&mut self) -> Stop {
         let shared = &self.runner.shared;
         let (aborting, detaching) = (shared.aborting.clone(), shared.detaching.clone());
+        let evicted = self.acquisition.evicted().clone();
         let mut ticks = interval_at(Instant::now() + FIRST_UPDATE, self.update_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let overdue = tokio::time::sleep_until(self.overdue);
+            let may_go_on = self.interruption.is_none();
             let Some(line) = &mut self.line else {
                 let from = self.pending.end();
                 tokio::select! {
@@ -175,7 +177,8 @@ impl<'a> Follow<'a> {
                     },
                     _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
                     () = overdue => return self.stuck(),
-                    () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
+                    () = aborting.cancelled(), if may_go_on => self.interrupt(interrupted()).await,
+                    () = evicted.cancelled(), if may_go_on => self.interrupt(removed()).await,
                     () = detaching.cancelled() => return Stop::Detached,
                 }
                 continue;
@@ -188,7 +191,8 @@ impl<'a> Follow<'a> {
                 }
                 _ = ticks.tick() => self.update_unless_ending(&mut ticks).await,
                 () = overdue => return self.stuck(),
-                () = aborting.cancelled(), if !self.interrupting => self.interrupt().await,
+                () = aborting.cancelled(), if may_go_on => self.interrupt(interrupted()).await,
+                () = evicted.cancelled(), if may_go_on => self.interrupt(removed()).await,
                 () = detaching.cancelled() => return Stop::Detached,
             }
         }
@@ -245,7 +249,7 @@ impl<'a> Follow<'a> {
         if self.server == JobState::Canceling {
             self.say(to_agent::Message::Cancel(Cancel {})).await;
         }
-        if self.interrupting || self.server == JobState::Over {
+        if self.interruption.is_some() || self.server == JobState::Over {
             self.abort().await;
         }
     }
@@ -254,11 +258,11 @@ impl<'a> Follow<'a> {
     /// awaited is sent again, and the server says that it has it.
     async fn update_unless_ending(&mut self, ticks: &mut tokio::time::Interval) {
         let shared = self.runner.shared.clone();
-        let interrupting = self.interrupting;
+        let may_go_on = self.interruption.is_none();
         tokio::select! {
             () = self.update(ticks) => {}
             () = shared.detaching.cancelled() => {}
-            () = shared.aborting.cancelled(), if !interrupting => {}
+            () = shared.aborting.cancelled(), if may_go_on => {}
         }
     }
 
@@ -318,17 +322,14 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn interrupt(&mut self) {
-        self.interrupting = true;
+    async fn interrupt(&mut self, outcome: Outcome) {
+        self.interruption = Some(outcome);
         self.abort().await;
     }
 
     async fn abort(&mut self) {
-        let outcome = if self.interrupting {
-            interrupted()
-        } else {
-            Outcome::failure(FailureReason::JobCanceled, "canceled")
-        };
+        let canceled = || Outcome::failure(FailureReason::JobCanceled, "canceled");
+        let outcome = self.interruption.clone().unwrap_or_else(canceled);
         self.overdue = self.overdue.min(Instant::now() + ABORT_LIMIT);
         let abort = Abort { reason: outcome.reason, message: outcome.message };
         self.say(to_agent::Message::Abort(abort)).await;
@@ -373,6 +374,11 @@ impl<'a> Follow<'a> {
         rest.extend_from_slice(outcome.last_line().as_bytes());
         rest
     }
+}
+
+fn removed() -> Outcome {
+    let why = "an operator removed the instance on which the job ran";
+    Outcome::failure(FailureReason::RunnerInterrupted, why)
 }
 
 /// The time to a second of the wall clock; far away if there is none.

@@ -9,5 +9,5 @@ mod records;
 mod store;
 mod tables;
 
-pub(crate) use records::{AskRecord, GroupRecord, InstanceRecord, JobRecord};
+pub(crate) use records::{AskRecord, BootsRecord, GroupRecord, InstanceRecord, JobRecord};
 pub(crate) use store::{State, StateError};

@@ -55,6 +55,13 @@ pub(crate) struct GroupRecord {
     pub(crate) retired: bool,
 }
 
+/// How long the last instances of a group took to come up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BootsRecord {
+    /// The oldest first.
+    pub(crate) millis: Vec<u64>,
+}
+
 /// Instances that the provider was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AskRecord {

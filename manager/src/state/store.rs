@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::records::{AskRecord, GroupRecord, InstanceRecord, JobRecord};
+use super::records::{AskRecord, BootsRecord, GroupRecord, InstanceRecord, JobRecord};
 use super::tables::{Change, Found, Kind, Request, VERSION, check_version, read_all, write_loop};
 
 /// Separates the parts of a key; in none of them.
@@ -169,6 +169,20 @@ impl State {
 
     pub(crate) fn remove_group(&self, group: &str) {
         self.remove(Change::remove(Kind::Group, group.to_owned()));
+        self.remove(Change::remove(Kind::Boots, group.to_owned()));
+    }
+
+    /// How long instances of a group took under the last process.
+    pub(crate) fn boots(&self, group: &str) -> Option<BootsRecord> {
+        read_record(group, self.found.boots.get(group)?)
+    }
+
+    pub(crate) async fn put_boots(
+        &self,
+        group: &str,
+        boots: &BootsRecord,
+    ) -> Result<(), StateError> {
+        self.write(vec![Change::put(Kind::Boots, group.to_owned(), boots)]).await
     }
 
     pub(crate) fn remove_instance(&self, runner: &str, id: &str) {

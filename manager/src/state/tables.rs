@@ -16,6 +16,7 @@ const JOBS: TableDefinition<'_, &str, &str> = TableDefinition::new("jobs");
 const INSTANCES: TableDefinition<'_, &str, &str> = TableDefinition::new("instances");
 const ASKS: TableDefinition<'_, &str, &str> = TableDefinition::new("asks");
 const GROUPS: TableDefinition<'_, &str, &str> = TableDefinition::new("groups");
+const BOOTS: TableDefinition<'_, &str, &str> = TableDefinition::new("boots");
 /// What a record tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -23,6 +24,7 @@ pub(super) enum Kind {
     Instance,
     Ask,
     Group,
+    Boots,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Self::Instance => INSTANCES,
             Self::Ask => ASKS,
             Self::Group => GROUPS,
+            Self::Boots => BOOTS,
         }
     }
 }
@@ -63,6 +66,7 @@ pub(super) struct Found {
     pub(super) instances: BTreeMap<String, String>,
     pub(super) asks: BTreeMap<String, String>,
     pub(super) groups: BTreeMap<String, String>,
+    pub(super) boots: BTreeMap<String, String>,
 }
 
 pub(super) fn write_loop(database: &Database, mut requests: mpsc::Receiver<Request>) {
@@ -116,6 +120,7 @@ pub(super) fn check_version(database: &Database, path: &Path) -> Result<(), Stat
         transaction.open_table(INSTANCES)?;
         transaction.open_table(ASKS)?;
         transaction.open_table(GROUPS)?;
+        transaction.open_table(BOOTS)?;
         transaction.commit()?;
         Ok(version)
     };
@@ -143,5 +148,6 @@ pub(super) fn read_all(database: &Database) -> Result<Found, redb::Error> {
         instances: read(INSTANCES)?,
         asks: read(ASKS)?,
         groups: read(GROUPS)?,
+        boots: read(BOOTS)?,
     })
 }

@@ -22,7 +22,9 @@ pub struct Ask {
     pub id: AskId,
     /// How many are still to come, at worst.
     pub outstanding: u32,
-    /// When it was sent; once it was accepted, when that was.
+    /// When it was sent, if this process did.
+    pub sent: Option<Moment>,
+    /// When it was sent or restored; once it was accepted, when that was.
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,

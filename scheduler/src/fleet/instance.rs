@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Gone, Known};
+use super::{Ask, Gone, Known};
 use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
@@ -98,6 +98,8 @@ pub struct Instance {
     phase: Phase,
     phase_since: Moment,
     known_since: Moment,
+    /// When it was asked for, if this process did.
+    asked_at: Option<Moment>,
     was_ready: bool,
     ready_at: Moment,
     idle_since: Moment,
@@ -123,6 +125,7 @@ impl Instance {
             phase: Phase::Creating,
             phase_since: now,
             known_since: now,
+            asked_at: None,
             was_ready: false,
             ready_at: now,
             idle_since: now,
@@ -160,6 +163,11 @@ impl Instance {
     /// When it was first seen.
     pub fn known_since(&self) -> Moment {
         self.known_since
+    }
+
+    /// When it was asked for, if we did.
+    pub fn asked_at(&self) -> Option<Moment> {
+        self.asked_at
     }
 
     /// Whether it was ready before.
@@ -249,6 +257,12 @@ impl Instance {
         self.was_ready = known.was_ready;
         self.slots.extend(known.slots);
         self.doomed = known.doomed;
+    }
+
+    /// It is one of those that were asked for there.
+    pub(super) fn came_of(&mut self, ask: &Ask) {
+        self.asked_at = ask.sent;
+        self.doomed = ask.doomed;
     }
 
     pub(super) fn doom(&mut self, reason: Reason) {

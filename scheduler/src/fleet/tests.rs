@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::Policy;
 
 fn at(seconds: u64) -> Moment {
     Moment(Duration::from_secs(seconds))
@@ -270,4 +271,74 @@ fn instances_that_go_before_they_were_of_use_hold_creation_back() {
     fleet.drain(&id("b"), Reason::ShuttingDown, at(1));
     fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
     assert_eq!(fleet.creation.boot_failures(), 0);
+}
+
+/// A fleet that has seen six instances come up, each in so many seconds.
+fn experienced(boot_s: u64) -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    for n in 0..6 {
+        let name = format!("i{n}");
+        let ask = fleet.asked(1, &limits(1, 0), at(0));
+        fleet.ask_accepted(ask, 1, at(1));
+        fleet.listed(&list(&format!("{name}=running")), at(boot_s), at(boot_s));
+        fleet.preparing(&id(&name), at(boot_s));
+        fleet.prepared(&id(&name), BTreeSet::new(), at(boot_s));
+        fleet.listed(&list(&format!("{name}=deleted")), at(boot_s), at(boot_s));
+    }
+    fleet
+}
+
+fn promise(fleet: &Fleet, policy: &Policy, limits: &Limits, seconds: u64) -> Result<(), NoSlot> {
+    let now = Now { moment: at(seconds), wall: jiff::Timestamp::UNIX_EPOCH };
+    fleet.may_promise(policy, limits, Duration::from_secs(600), now)
+}
+
+#[test]
+fn slots_are_promised_as_far_as_they_are_there_or_may_be_made() {
+    let two = Limits { max_instances: 2, ..limits(1, 0) };
+    let mut fleet = ready(&["a"]);
+    let idle = Policy { idle_count: 1, ..Policy::default() };
+    for expected in [Ok(()), Ok(()), Err(NoSlot::Bound(Reason::MaxInstances))] {
+        assert_eq!(promise(&fleet, &Policy::default(), &two, 1), expected);
+        fleet.reserve();
+    }
+    // Jobs are taken against idle slots only, but for a group at zero.
+    let mut fleet = ready(&["a"]);
+    assert_eq!(promise(&fleet, &idle, &two, 1), Ok(()));
+    fleet.reserve();
+    assert_eq!(promise(&fleet, &idle, &two, 1), Err(NoSlot::NothingIdle));
+    assert_eq!(promise(&ready(&[]), &idle, &two, 1), Ok(()));
+}
+
+#[test]
+fn jobs_are_not_taken_to_wait_in_vain() {
+    let mut fleet = experienced(700);
+    let limits = limits(1, 0);
+    assert_eq!(promise(&fleet, &Policy::default(), &limits, 800), Ok(()));
+    fleet.reserve();
+    let slow = Err(NoSlot::Bound(Reason::BootsTooSlow));
+    assert_eq!(promise(&fleet, &Policy::default(), &limits, 800), slow);
+    let mut fleet = experienced(500);
+    fleet.reserve();
+    assert_eq!(promise(&fleet, &Policy::default(), &limits, 800), Ok(()));
+}
+
+#[test]
+fn the_next_slot_is_foretold() {
+    let mut fleet = experienced(40);
+    let limits = limits(1, 0);
+    assert_eq!(fleet.next_slot_in(&limits, at(50)), None);
+    fleet.asked(1, &limits, at(50));
+    assert_eq!(fleet.next_slot_in(&limits, at(60)), Some(Duration::from_secs(30)));
+    fleet.listed(&list("n=coming"), at(65), at(65));
+    assert_eq!(fleet.next_slot_in(&limits, at(70)), Some(Duration::from_secs(20)));
+    assert_eq!(fleet.next_slot_in(&limits, at(170)), Some(Duration::ZERO));
+    // An ask of before this process says nothing of how long instances take.
+    let mut fleet = Fleet::default();
+    fleet.recorded_ask(AskId(7), 1, at(0));
+    fleet.listed(&list("a=running"), at(1), at(1));
+    fleet.preparing(&id("a"), at(1));
+    fleet.prepared(&id("a"), BTreeSet::new(), at(2));
+    assert_eq!(fleet.boots.all().count(), 0);
 }

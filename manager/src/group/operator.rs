@@ -1,0 +1,65 @@
+//! What an operator may do with an instance.
+
+use scheduler::fleet::{Instance, InstanceId, Phase};
+use scheduler::plan::Reason;
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+
+/// How to log in to an instance with the manager's own key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LoginInfo {
+    pub(crate) user: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// As in `known_hosts`, without names.
+    pub(crate) host_key: String,
+}
+
+/// Why an operator cannot have what they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoLogin {
+    /// There is no such instance here.
+    Unknown,
+    /// It is not prepared, or its connection is lost.
+    NotConnected,
+}
+
+impl Group {
+    /// An operator wants an instance gone: it gets no more jobs, and goes once it holds
+    /// none; `at_once` stops those that it holds. Returns how many these are; `None` if
+    /// there is no such instance.
+    pub(crate) fn remove_by_hand(&self, id: &str, at_once: bool) -> Option<u32> {
+        let id = InstanceId(id.to_owned());
+        let (jobs, is_leaving, evicted) = {
+            let mut inner = self.lock();
+            let instance = inner.fleet.instance(&id)?;
+            let (jobs, phase) = (instance.acquired(), instance.phase());
+            (jobs, phase >= Phase::Draining, inner.evicted(&id))
+        };
+        if !is_leaving {
+            self.drain(&id, Reason::Operator);
+        }
+        if at_once {
+            evicted.cancel();
+        }
+        Some(jobs)
+    }
+
+    /// Jobs on an instance, if it is here.
+    pub(crate) fn jobs_on(&self, id: &str) -> Option<u32> {
+        let inner = self.lock();
+        inner.fleet.instance(&InstanceId(id.to_owned())).map(Instance::acquired)
+    }
+
+    /// How to log in to an instance.
+    pub(crate) fn login(&self, id: &str) -> Result<LoginInfo, NoLogin> {
+        let id = InstanceId(id.to_owned());
+        let inner = self.lock();
+        inner.fleet.instance(&id).ok_or(NoLogin::Unknown)?;
+        let connection = inner.connections.get(&id).ok_or(NoLogin::NotConnected)?;
+        let record = inner.records.get(&id).ok_or(NoLogin::NotConnected)?;
+        let (user, host, port) = connection.login();
+        Ok(LoginInfo { user, host, port, host_key: record.remembered.host_key.clone() })
+    }
+}
