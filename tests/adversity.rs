@@ -4,6 +4,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+use support::processes::{self, Process};
 use support::{
     Endpoint, Fault, GitLab, JobId, JobSpec, Manager, Runner, Sshd, State, binaries, seconds,
 };
@@ -72,6 +74,29 @@ fn an_instance_that_takes_no_jobs_is_replaced() {
     succeeds(&gitlab);
     succeeds(&gitlab);
     assert!(manager.log().contains("slot_failed"), "{}", manager.log());
+}
+
+#[test]
+fn a_dead_instance_costs_a_job_a_moment_and_nothing_else() {
+    let gitlab = GitLab::start();
+    let manager = Manager::start(Runner::local(&gitlab).max_instances(2).idle_count(2));
+    support::until("both are ready", seconds(60), || {
+        manager.log().matches("instance is ready").count() == 2
+    });
+    let directory = manager.directory().display().to_string();
+    let is_instance = |process: &Process| process.args.get(1).is_some_and(|a| a == "instance");
+    let instance = processes::mentioning(&directory).into_iter().find(is_instance);
+    let instance = instance.expect("an instance");
+    let mut frozen = processes::descendants(instance.pid);
+    frozen.push(instance);
+    frozen.iter().for_each(|process| process.signal(Signal::STOP));
+    let jobs = gitlab.enqueue_many(2, &JobSpec::script(["true"]));
+    for audit in gitlab.wait_for_all(&jobs, seconds(60)) {
+        assert_eq!(audit.state, State::Success, "{}", gitlab.trace(audit.job));
+    }
+    let log = manager.log();
+    assert!(log.contains("the instance does not answer"), "{log}");
+    frozen.iter().for_each(|process| process.signal(Signal::CONT));
 }
 
 #[test]

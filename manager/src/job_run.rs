@@ -9,20 +9,18 @@ mod deliver;
 mod follow;
 mod join;
 mod log;
+mod place;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use job::compose::{Instance, compose, is_debug, job_timeout};
+use job::compose::{is_debug, job_timeout};
 use job::outcome::{FailureReason, Outcome};
 use job::payload::Job;
-use job::plan::{Plan, Report};
 use job::report::{Ack, JobState, UPDATE_INTERVAL};
-use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
-use job::wire::{from_agent, to_agent};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
-use crate::connect::{AgentLine, Connection};
+use crate::connect::AgentLine;
 use crate::events::JobStep;
 use crate::gitlab::Backoff;
 use crate::group::{Acquisition, Reservation};
@@ -32,10 +30,6 @@ use crate::secret::Secret;
 use crate::state::JobRecord;
 use follow::{Follow, Told};
 
-/// A waiting agent answers a plan within milliseconds. One that does not is dead.
-const ARMED_LIMIT: Duration = Duration::from_secs(5);
-/// Slots that may fail a job before it is told to the server.
-const PLACEMENTS: usize = 5;
 /// A job that has not begun by then waits for an instance.
 const REMEMBER_AFTER: Duration = Duration::from_millis(200);
 /// An agent ends a job at its timeout. One that has not done so by then never will.
@@ -219,135 +213,6 @@ impl Placing<'_> {
         self.received + job_timeout(self.job)
     }
 
-    /// Finds a slot and brings the plan there. A slot that fails is replaced by another.
-    async fn place(&self, reservation: Reservation) -> Result<Placed, Outcome> {
-        let wait = self.runner.config.autoscaler.instance_acquire_timeout;
-        let deadline = self.deadline().min(self.received + wait);
-        let mut reservation = Some(reservation);
-        let mut failed = Vec::new();
-        let mut last = String::new();
-        for _ in 0..PLACEMENTS {
-            let promise = reservation.take().unwrap_or_else(|| self.runner.group.reserve_again());
-            let acquisition = promise.acquire(deadline, failed.clone()).await.map_err(|error| {
-                Outcome::failure(FailureReason::RunnerSystemFailure, error.to_string())
-            })?;
-            let instance = acquisition.instance().clone();
-            match timeout_at(deadline, self.send_plan(&acquisition)).await {
-                Ok(Ok((line, plan_key))) => return Ok(Placed { acquisition, line, plan_key }),
-                Ok(Err(Unplaced::Outcome(outcome))) => return Err(outcome),
-                Ok(Err(Unplaced::Slot(why))) => {
-                    tracing::warn!(%instance, why, "the slot does not take the job, trying another");
-                    self.runner.tell(Event::SlotFailed {
-                        job: self.job.id,
-                        instance: instance.0.clone(),
-                        why: why.clone(),
-                    });
-                    last = why;
-                    acquisition.failed();
-                    failed.push(instance);
-                }
-                Err(_) => break,
-            }
-        }
-        let message = format!("no instance took the job: {last}");
-        Err(Outcome::failure(FailureReason::RunnerSystemFailure, message))
-    }
-
-    async fn send_plan(&self, acquisition: &Acquisition) -> Result<(AgentLine, String), Unplaced> {
-        let slot = |why: String| Unplaced::Slot(why);
-        let connection = acquisition
-            .bound_connection()
-            .ok_or_else(|| slot("the instance has no connection".into()))?;
-        self.runner
-            .shared
-            .events
-            .tell(self.job.id, JobStep::Bound { instance: acquisition.instance().0.clone() });
-        self.runner.tell(Event::JobBound {
-            job: self.job.id,
-            instance: acquisition.instance().0.clone(),
-            slot: acquisition.slot(),
-        });
-        let mut plan = self.compose(acquisition, connection)?;
-        let mut armed =
-            connection.take_agent(acquisition.slot()).await.map_err(|e| slot(e.to_string()))?;
-        plan.protocol = armed.protocol;
-        let plan_key = plan.job_key.clone();
-        armed.line.say(to_agent::Message::Plan(plan)).await.map_err(|e| slot(e.to_string()))?;
-        match timeout(ARMED_LIMIT, armed.line.expect()).await {
-            Ok(Ok(from_agent::Message::Armed(_))) => Ok((armed.line, plan_key)),
-            Ok(Ok(from_agent::Message::Refused(refused))) => Err(slot(refused.message)),
-            Ok(Ok(other)) => Err(slot(format!("the agent answered a plan with {other:?}"))),
-            Ok(Err(error)) => Err(slot(error.to_string())),
-            Err(_) => Err(slot(format!(
-                "the agent did not take the plan within {} s",
-                ARMED_LIMIT.as_secs()
-            ))),
-        }
-    }
-
-    fn compose(
-        &self,
-        acquisition: &Acquisition,
-        connection: &Connection,
-    ) -> Result<Plan, Unplaced> {
-        let instance = Instance {
-            home: connection.facts.home.clone(),
-            slot: acquisition.slot(),
-            arch: connection.facts.arch.clone(),
-            via: crate::host_name(),
-        };
-        let mut plan =
-            compose(self.job, &self.runner.config.engine, &instance).map_err(Unplaced::Outcome)?;
-        let left = self.deadline().saturating_duration_since(Instant::now());
-        plan.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let alone_after = self.runner.config.report_alone_after;
-        plan.report = (!alone_after.is_zero()).then(|| Report {
-            debug_trace: is_debug(self.job, &self.runner.config.engine),
-            ..self.runner.client.report(self.job, alone_after)
-        });
-        if let Some(trace) = &mut plan.trace {
-            trace.preamble = self.preamble(Some((acquisition, connection)));
-        }
-        Ok(plan)
-    }
-
-    /// The first lines of the log, as GitLab Runner writes them.
-    fn preamble(&self, place: Option<(&Acquisition, &Connection)>) -> String {
-        let engine = &self.runner.config.engine;
-        let mut text = format!(
-            "{CLEAR}Running with mayfly {}{RESET}\n{CLEAR}  on {} {}, system ID: {}{RESET}\n",
-            engine.version, engine.name, engine.short_token, self.runner.shared.system_id
-        );
-        let sections = self.job.features.trace_sections;
-        let section = |edge: &str, at: SystemTime| {
-            let seconds = unix_seconds(at);
-            if sections {
-                format!("section_{edge}:{seconds}:prepare_executor\r{CLEAR}")
-            } else {
-                String::new()
-            }
-        };
-        text.push_str(&section("start", self.received_at));
-        text.push_str(&format!(
-            "{CLEAR}{BOLD_CYAN}Preparing the \"instance\" executor{RESET}{RESET}\n"
-        ));
-        if let Some((acquisition, connection)) = place {
-            text.push_str(&format!(
-                "Instance {} connected, slot {}, after {:.1} s\n",
-                acquisition.instance(),
-                acquisition.slot(),
-                self.received.elapsed().as_secs_f64()
-            ));
-            if !connection.facts.detached {
-                text.push_str(&format!(
-                    "{YELLOW}WARNING: processes there end with their connection: this job would not survive its loss{RESET}\n"
-                ));
-            }
-        }
-        text.push_str(&section("end", SystemTime::now()));
-        text
-    }
-
     fn record(&self, job_key: String, acquisition: Option<&Acquisition>) -> JobRecord {
         JobRecord {
             job: self.job.id,
@@ -375,12 +240,4 @@ impl Placing<'_> {
         self.runner.tell(Event::JobBegun { job: self.job.id, instance });
         Follow::new(self.runner, record, acquisition, Some(line)).run().await
     }
-}
-
-/// Why a plan is not on an instance.
-enum Unplaced {
-    /// The job ends with this, wherever it is placed.
-    Outcome(Outcome),
-    /// The slot is no good.
-    Slot(String),
 }

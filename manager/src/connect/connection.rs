@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use job::wire::{Attach, OLDEST_PROTOCOL, Ready, from_agent, negotiate, to_agent};
 use tokio::sync::Mutex as AsyncMutex;
@@ -18,6 +18,9 @@ use super::ssh::{Access, Session};
 const AGENTS_PER_SESSION: u32 = 8;
 /// Starting an agent takes a process start and a round trip.
 const ARM_LIMIT: Duration = Duration::from_secs(10);
+
+/// A timer that fires so much too late says that this process has too much to do.
+const LATE: Duration = Duration::from_millis(100);
 
 /// What is known of the instance.
 #[derive(Clone, Debug)]
@@ -76,6 +79,20 @@ impl Connection {
     /// Cancelled when the instance cannot be reached any more. Noticed by keepalive.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.lost.clone()
+    }
+
+    /// Whether the instance answers now. One that does not is taken for lost, and connected
+    /// to again; but not where it is this process that was late.
+    pub(crate) async fn is_alive(&self, limit: Duration) -> bool {
+        let Ok(session) = self.session(0).await else {
+            return false;
+        };
+        let due = Instant::now() + limit;
+        let is_alive = session.answers(limit).await || Instant::now() > due + LATE;
+        if !is_alive {
+            self.lost.cancel();
+        }
+        is_alive
     }
 
     /// An agent for the slot: the one that waits, or a new one.

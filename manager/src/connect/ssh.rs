@@ -273,6 +273,11 @@ impl Session {
         Ok(channel)
     }
 
+    /// Whether the other side answers in time.
+    pub(crate) async fn answers(&self, limit: Duration) -> bool {
+        matches!(timeout(limit, self.handle.send_ping()).await, Ok(Ok(())))
+    }
+
     pub(crate) async fn disconnect(&self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }
