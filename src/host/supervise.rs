@@ -19,6 +19,11 @@ use crate::contract::Settings;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait before a restart.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A plugin that ended so often in a row, each time before it was steady, is broken: it is
+/// tried seldom from then on, and someone is needed.
+const BREAKS_AT: u32 = 10;
+/// Longest wait before a broken plugin is tried again.
+const BROKEN_BACKOFF: Duration = Duration::from_secs(5 * 60);
 /// A plugin that lived this long starts with the shortest wait again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -119,7 +124,7 @@ async fn keep_running(
     sender: watch::Sender<SupervisedStatus>,
     stopping: CancellationToken,
 ) {
-    let mut backoff = MIN_BACKOFF;
+    let mut deaths = 0;
     let mut is_first = true;
     loop {
         let started = Instant::now();
@@ -147,14 +152,40 @@ async fn keep_running(
             Err(error) => StartFailure::Start(error),
         };
         let _ = sender.send(SupervisedStatus::Down(Arc::new(failure)));
-        if started.elapsed() >= STEADY {
-            backoff = MIN_BACKOFF;
+        deaths = if started.elapsed() >= STEADY { 0 } else { deaths + 1 };
+        if deaths == BREAKS_AT {
+            tracing::error!(
+                binary = %launch.binary.display(),
+                deaths,
+                "the plugin ends again and again; it is tried every few minutes from now on"
+            );
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff) => {}
+            () = tokio::time::sleep(backoff(deaths, rand::random())) => {}
             () = stopping.cancelled() => break,
         }
-        backoff = (backoff * 2).min(MAX_BACKOFF);
     }
     let _ = sender.send(SupervisedStatus::Stopped);
+}
+
+/// The wait after so many ends in a row. `chance` (0 to 1) keeps plugins that ended
+/// together from starting together.
+fn backoff(deaths: u32, chance: f64) -> Duration {
+    let longest = if deaths < BREAKS_AT { MAX_BACKOFF } else { BROKEN_BACKOFF };
+    let doubled = MIN_BACKOFF.saturating_mul(1 << deaths.saturating_sub(1).min(20));
+    doubled.min(longest).mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_a_broken_plugin_is_tried_seldom() {
+        let seconds = |deaths| backoff(deaths, 1.0).as_secs_f64();
+        assert_eq!([seconds(0), seconds(1), seconds(2), seconds(4)], [0.1, 0.1, 0.2, 0.8]);
+        assert_eq!((seconds(BREAKS_AT - 1), seconds(BREAKS_AT)), (25.6, 51.2));
+        assert_eq!(seconds(1000), BROKEN_BACKOFF.as_secs_f64());
+        assert_eq!(backoff(1000, 0.0), BROKEN_BACKOFF / 2);
+    }
 }

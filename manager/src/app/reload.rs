@@ -163,6 +163,8 @@ pub(super) fn tuning(entry: &config::Runner) -> Tuning {
         name: entry.name.clone(),
         ready_command: autoscaler.instance_ready_command.clone(),
         instance_acquire_timeout: autoscaler.instance_acquire_timeout,
+        shutdown_deletion_interval: autoscaler.shutdown_deletion_interval,
+        failure_threshold: autoscaler.failure_threshold,
         limits: autoscaler.limits.clone(),
         schedule: autoscaler.schedule.clone(),
         update_interval: autoscaler.update_interval,

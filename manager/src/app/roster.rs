@@ -294,8 +294,12 @@ impl Roster {
         let mut ends = JoinSet::new();
         let all: Vec<Served> = self.lock().drain(..).collect();
         for Served { runner, .. } in all {
-            let delete = runner.config.autoscaler.delete_instances_on_shutdown;
-            let limit = delete_within.filter(|_| delete);
+            let autoscaler = &runner.config.autoscaler;
+            let retries = autoscaler.shutdown_deletion_retries;
+            let at_least = autoscaler.shutdown_deletion_interval * retries;
+            let limit = delete_within
+                .filter(|_| autoscaler.delete_instances_on_shutdown)
+                .map(|limit| limit.max(at_least));
             ends.spawn(async move { end(&runner.group, limit).await });
         }
         while ends.join_next().await.is_some() {}

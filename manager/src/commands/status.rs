@@ -82,6 +82,9 @@ fn group_text(group: &GroupStatus) -> String {
         slots.waiting,
         slots.idle_target
     );
+    if let Some(why) = &group.plugin_down {
+        let _ = writeln!(text, "  its plugin is down: {why}");
+    }
     if let Some(held_back) = &group.held_back {
         let reason = &held_back.reason;
         let why = Reason::named(reason).map_or(reason.clone(), |reason| reason.sentence().into());

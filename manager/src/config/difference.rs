@@ -185,6 +185,11 @@ impl Found {
         key("instance_ready_command", from, to, NextInstances);
         let (from, to) = (&old.instance_acquire_timeout, &new.instance_acquire_timeout);
         key("instance_acquire_timeout", from, to, NextJobs);
+        key("failure_threshold", &old.failure_threshold, &new.failure_threshold, Now);
+        let (from, to) = (old.shutdown_deletion_interval, new.shutdown_deletion_interval);
+        key("shutdown_deletion_interval", &from, &to, Now);
+        let (from, to) = (old.shutdown_deletion_retries, new.shutdown_deletion_retries);
+        key("shutdown_deletion_retries", &from, &to, Now);
         let (from, to) = (&old.delete_instances_on_shutdown, &new.delete_instances_on_shutdown);
         key("delete_instances_on_shutdown", from, to, Now);
     }

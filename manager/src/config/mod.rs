@@ -122,6 +122,11 @@ pub(crate) struct Autoscaler {
     pub(crate) update_interval: Duration,
     pub(crate) update_interval_when_expecting: Duration,
     pub(crate) delete_instances_on_shutdown: bool,
+    /// How often a deletion is asked for again while the manager ends, and how many times.
+    pub(crate) shutdown_deletion_interval: Duration,
+    pub(crate) shutdown_deletion_retries: u32,
+    /// Jobs in a row that an instance may fail to take.
+    pub(crate) failure_threshold: u32,
 }
 
 impl Default for Autoscaler {
@@ -136,6 +141,9 @@ impl Default for Autoscaler {
             update_interval: Duration::from_secs(60),
             update_interval_when_expecting: Duration::from_secs(2),
             delete_instances_on_shutdown: false,
+            shutdown_deletion_interval: Duration::from_secs(10),
+            shutdown_deletion_retries: 3,
+            failure_threshold: 3,
         }
     }
 }

@@ -14,9 +14,6 @@ use super::{Group, Inner};
 use crate::connect::Connection;
 use crate::state::{JobRecord, StateError};
 
-/// Jobs in a row that an instance may fail to take.
-const SLOT_FAILURES: u32 = 2;
-
 /// A job that got no slot.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AcquireError {
@@ -216,7 +213,7 @@ impl Acquisition {
             *failures += u32::from(!is_lost);
             *failures
         };
-        if failures >= SLOT_FAILURES {
+        if failures >= self.group.tuning().failure_threshold {
             self.give_up_instance(Reason::SlotFailed);
         }
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_plugin::host::CallError;
+use rand::RngExt as _;
 use scheduler::fleet::{InstanceId, Phase, Seen};
+use scheduler::plan::Reason;
 use scheduler::policy::Policy;
 use scheduler::time::Moment;
 use scheduler::{decide, decide_end};
@@ -90,7 +92,9 @@ impl Group {
                     tracing::warn!(%error, "cannot list the instances");
                 }
                 let pause = FIRST_LOOK.saturating_mul(1 << looks.failures.min(12));
-                looks.next = now.after(pause.min(self.tuning().update_interval));
+                let pause = pause.min(self.tuning().update_interval);
+                // Groups that failed together do not ask together.
+                looks.next = now.after(pause.mul_f64(rand::rng().random_range(0.5..=1.0)));
                 return;
             }
         };
@@ -124,7 +128,13 @@ impl Group {
         let nobody_waits = inner.fleet.waiting() + inner.fleet.reserved() == 0;
         let nothing_idle = Policy::default();
         let policy = match inner.ends {
-            Some(reason) if nobody_waits => return decide_end(&inner.fleet, limits, reason, now),
+            Some(reason) if nobody_waits => {
+                let mut limits = limits.clone();
+                if reason == Reason::ShuttingDown {
+                    limits.deletion_retry = tuning.shutdown_deletion_interval;
+                }
+                return decide_end(&inner.fleet, &limits, reason, now);
+            }
             // Jobs that were taken before still get their slots.
             Some(_) => &nothing_idle,
             None => tuning.schedule.at(now.wall),

@@ -72,6 +72,10 @@ pub(crate) struct Tuning {
     pub(crate) instance_acquire_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
+    /// How often a deletion is asked for again while the manager ends.
+    pub(crate) shutdown_deletion_interval: Duration,
+    /// Jobs in a row that an instance may fail to take.
+    pub(crate) failure_threshold: u32,
     pub(crate) update_interval: Duration,
     pub(crate) update_interval_when_expecting: Duration,
 }

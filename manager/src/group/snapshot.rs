@@ -22,6 +22,8 @@ pub(crate) struct GroupStatus {
     pub(crate) slots: SlotStatus,
     /// Instances that are wanted and not asked for, and why not.
     pub(crate) held_back: Option<HeldBack>,
+    /// Why its plugin is not up.
+    pub(crate) plugin_down: Option<String>,
     /// It only drains, for this reason.
     pub(crate) ends: Option<String>,
     pub(crate) boots: BootStatus,
@@ -106,6 +108,7 @@ impl Group {
             held_back: plan
                 .held_back
                 .map(|(wanted, reason)| HeldBack { wanted, reason: reason.as_str().into() }),
+            plugin_down: self.provider().down(),
             ends: inner.ends.map(|reason| reason.as_str().into()),
             boots: boot_status(&inner.fleet, limits, now.moment),
             instances: inner.fleet.instances().map(status).collect(),

@@ -130,6 +130,18 @@ impl Provider {
         plugin.connect_info(&id.0, CONNECT_INFO_LIMIT).await
     }
 
+    /// Why the plugin is not up; nothing where it is.
+    pub(crate) fn down(&self) -> Option<String> {
+        match &*self.supervised.status().borrow() {
+            SupervisedStatus::Up(_) => None,
+            SupervisedStatus::Down(failure) => {
+                Some(failure.to_string().lines().next().unwrap_or_default().to_owned())
+            }
+            SupervisedStatus::Stopped => Some("it was stopped".into()),
+            _ => Some("it is starting".into()),
+        }
+    }
+
     /// Ends the plugin. Instances stay.
     pub(crate) async fn stop(&self) {
         self.supervised.stop(SHUTDOWN_LIMIT).await;

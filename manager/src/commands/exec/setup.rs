@@ -111,6 +111,7 @@ pub(super) fn config(
         update_interval: Duration::from_secs(5),
         update_interval_when_expecting: Duration::from_millis(500),
         delete_instances_on_shutdown: true,
+        ..Autoscaler::default()
     };
     let runner = Runner {
         name: "exec".into(),

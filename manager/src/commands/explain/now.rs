@@ -33,6 +33,9 @@ fn text(group: &GroupStatus) -> String {
     let mut say = |sentence: String| {
         let _ = writeln!(text, "  {sentence}");
     };
+    if let Some(why) = &group.plugin_down {
+        say(format!("its plugin is down: {why}"));
+    }
     if let Some(reason) = &group.ends {
         say(format!("it only drains: {}", because(reason)));
     }
@@ -112,6 +115,7 @@ mod tests {
             asked: 0,
             slots: SlotStatus { used: 2, free: 0, coming: 1, waiting: 4, idle_target: 1 },
             held_back: Some(HeldBack { wanted: 3, reason: "max_instances".into() }),
+            plugin_down: Some("it exited with status 1".into()),
             ends: None,
             boots: BootStatus {
                 known: 20,
@@ -127,6 +131,7 @@ mod tests {
         };
         let expected = [
             "linux",
+            "  its plugin is down: it exited with status 1",
             "  4 jobs wait; 2 run, 0 slots are free",
             "  the policy wants 1 idle slots",
             "  1 slots are coming, the next in about 12s",

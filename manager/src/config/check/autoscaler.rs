@@ -1,7 +1,5 @@
 //! `[runners.autoscaler]`: limits, policies, plugin and connector.
 
-use std::time::Duration;
-
 use jiff::tz::TimeZone;
 use mayfly_plugin::{ConnectorConfig, Protocol, Settings};
 use scheduler::limits::Throttle;
@@ -10,7 +8,7 @@ use scheduler::policy::Policy;
 use scheduler::{Limits, Schedule};
 
 use super::super::Autoscaler;
-use super::super::file::{AutoscalerTable, ConnectorTable, PolicyTable, RunnerEntry};
+use super::super::file::{AutoscalerTable, ConnectorTable, GoDuration, PolicyTable, RunnerEntry};
 use super::super::report::Findings;
 use super::super::template::{self, Template};
 use super::{Surroundings, positive, read_file};
@@ -49,11 +47,6 @@ pub(super) fn check(
     let schedule = Schedule::new(policies.collect());
     let settings =
         connector(&table.connector_config, &format!("{at}.connector_config"), around, findings);
-    let or = |value: Option<super::super::file::GoDuration>, default: Duration| match value {
-        Some(value) if !value.0.is_zero() => value.0,
-        _ => default,
-    };
-    let defaults = Autoscaler::default();
     let template = Template {
         plugin: table.plugin.trim().to_owned(),
         plugin_config,
@@ -66,17 +59,40 @@ pub(super) fn check(
         limits,
         schedule,
         instance_ready_command: table.instance_ready_command.clone(),
-        instance_acquire_timeout: or(
-            table.instance_acquire_timeout,
-            defaults.instance_acquire_timeout,
-        ),
-        update_interval: or(table.update_interval, defaults.update_interval),
-        update_interval_when_expecting: or(
-            table.update_interval_when_expecting,
-            defaults.update_interval_when_expecting,
-        ),
         delete_instances_on_shutdown: table.delete_instances_on_shutdown,
+        ..patience(table, at, findings)
     })
+}
+
+/// How long and how often things are waited for and tried; zero is GitLab's default.
+fn patience(table: &AutoscalerTable, at: &str, findings: &mut Findings) -> Autoscaler {
+    let mut own = Autoscaler::default();
+    let times = [
+        (&mut own.instance_acquire_timeout, table.instance_acquire_timeout),
+        (&mut own.update_interval, table.update_interval),
+        (&mut own.update_interval_when_expecting, table.update_interval_when_expecting),
+        (&mut own.shutdown_deletion_interval, table.shutdown_deletion_interval),
+    ];
+    for (time, value) in times {
+        if let Some(GoDuration(value)) = value.filter(|value| !value.0.is_zero()) {
+            *time = value;
+        }
+    }
+    let counts = [
+        (
+            &mut own.shutdown_deletion_retries,
+            table.shutdown_deletion_retries,
+            "shutdown_deletion_retries",
+        ),
+        (&mut own.failure_threshold, table.failure_threshold, "failure_threshold"),
+    ];
+    for (count, value, key) in counts {
+        let value = value.map_or(0, |value| positive(value, &format!("{at}.{key}"), 0, findings));
+        if value > 0 {
+            *count = value;
+        }
+    }
+    own
 }
 
 fn plugin_config(table: &AutoscalerTable, at: &str, findings: &mut Findings) -> Option<Secret> {
