@@ -9,6 +9,10 @@ use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
 
+/// An instance that is being deleted is gone when so many lists in a row lack it: one may
+/// lack it by chance, and what is taken for gone is replaced at once.
+const DELETING_MISSES: u32 = 2;
+
 /// The provider's id of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub String);
@@ -294,10 +298,10 @@ impl Instance {
         misses: u32,
         (missing_for, busy_missing_for): (Duration, Duration),
     ) -> bool {
-        if self.phase == Phase::Deleting {
-            return true;
-        }
         self.misses += 1;
+        if self.phase == Phase::Deleting {
+            return self.misses >= DELETING_MISSES;
+        }
         let since = *self.missing_since.get_or_insert(now);
         let patience = if self.slots.is_empty() { missing_for } else { busy_missing_for };
         self.misses >= misses && now.since(since) >= patience
