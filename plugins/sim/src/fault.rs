@@ -42,7 +42,7 @@ impl Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// The call fails with `message`, or with the one of `reason`.
+    /// The call fails, `by` late, with `message` or with the one of `reason`.
     Error,
     /// It is never answered.
     Hang,
@@ -70,6 +70,9 @@ pub(crate) enum Kind {
     DeadRunning,
     /// connect_info: the answer has no address.
     NoAddress,
+    /// connect_info: the answer is of a Windows machine.
+    #[serde(rename = "winrm")]
+    WinRm,
 }
 
 impl Kind {
@@ -85,7 +88,7 @@ impl Kind {
             | Self::Unknown
             | Self::DeletedRunning
             | Self::DeadRunning => &[Call::List],
-            Self::NoAddress => &[Call::ConnectInfo],
+            Self::NoAddress | Self::WinRm => &[Call::ConnectInfo],
         }
     }
 
@@ -111,6 +114,7 @@ impl Kind {
             Self::DeletedRunning => "deleted_running",
             Self::DeadRunning => "dead_running",
             Self::NoAddress => "no_address",
+            Self::WinRm => "winrm",
         }
     }
 }
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_configuration() {
-        for kind in [Kind::ReuseId, Kind::DeletedRunning, Kind::NoAddress, Kind::Stay] {
+        for kind in [Kind::ReuseId, Kind::DeletedRunning, Kind::NoAddress, Kind::WinRm] {
             assert_eq!(serde_json::to_value(kind).expect("a word"), kind.as_str());
         }
         assert_eq!(serde_json::to_value(Call::ConnectInfo).expect("a word"), "connect_info");

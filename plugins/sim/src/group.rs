@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_plugin::{
-    BuildInfo, ConnectInfo, Error, GroupInfo, InstanceGroup, InstanceStatus, Partial, Settings,
+    BuildInfo, ConnectInfo, Error, GroupInfo, InstanceGroup, InstanceStatus, Partial, Protocol,
+    Settings,
 };
 use tokio::sync::Notify;
 
@@ -141,15 +142,22 @@ impl InstanceGroup for SimGroup {
         let sim = self.sim()?;
         let look = |cloud: &mut Cloud, struck: &Struck, now_ms| {
             let gone = || Error::new(format!("instance {instance} is not running"));
-            let facts = cloud.running(&instance, now_ms).ok_or_else(gone)?;
-            let mut info = if facts.has_ssh {
-                let login = machine::login(&cloud.directory(&instance))?.ok_or_else(gone)?;
-                sim.access.connect_info(&login)
-            } else {
-                sim.access.nowhere(facts.number)
+            // An answer that leads nowhere is given of the dead, too.
+            let is_wrong = struck.is(Kind::NoAddress) || struck.is(Kind::WinRm);
+            let mut info = match cloud.running(&instance, now_ms) {
+                Some(facts) if facts.has_ssh => {
+                    let login = machine::login(&cloud.directory(&instance))?.ok_or_else(gone)?;
+                    sim.access.connect_info(&login)
+                }
+                Some(facts) => sim.access.nowhere(facts.number),
+                None if is_wrong => sim.access.nowhere(0),
+                None => return Err(gone()),
             };
             if struck.is(Kind::NoAddress) {
                 info = info.internal("").external("");
+            }
+            if struck.is(Kind::WinRm) {
+                info.connector.protocol = Some(Protocol::WinRm);
             }
             Ok((info, 1))
         };
@@ -340,6 +348,10 @@ async fn go_wrong(rule: &Rule) -> Result<(), Error> {
     match rule.kind {
         Kind::Hang => std::future::pending().await,
         Kind::Slow => tokio::time::sleep(rule.by()).await,
+        Kind::Error => {
+            tokio::time::sleep(rule.by()).await;
+            return Err(rule.message().into());
+        }
         Kind::Crash => {
             tracing::error!("crashing, as told");
             std::process::exit(CRASHED);

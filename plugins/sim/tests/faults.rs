@@ -4,8 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use mayfly_plugin::InstanceState;
 use mayfly_plugin::host::CallError;
+use mayfly_plugin::{InstanceState, Protocol};
 use serde_json::{Value, json};
 use support::*;
 
@@ -222,12 +222,21 @@ async fn boots_that_never_end_and_instances_that_are_given_up() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_address() {
-    let rig = Rig::faulty(json!({"call": "connect_info", "kind": "no_address", "nth": 1}));
+async fn answers_that_lead_nowhere() {
+    let rig = Rig::hollow(json!({"faults": [
+        {"call": "connect_info", "kind": "no_address", "nth": 1},
+        {"call": "connect_info", "kind": "winrm", "nth": 2},
+    ]}));
     let plugin = rig.start().await;
     let id = add(&plugin, 1).await.remove(0);
-    assert_eq!(plugin.connect_info(&id, LIMIT).await.expect("told").internal_addr, "");
-    assert_ne!(plugin.connect_info(&id, LIMIT).await.expect("told").internal_addr, "");
+    let info = async || plugin.connect_info(&id, LIMIT).await.expect("told");
+    assert_eq!(info().await.internal_addr, "");
+    assert_eq!(info().await.connector.protocol, Some(Protocol::WinRm));
+    let right = info().await;
+    assert_eq!(
+        (right.internal_addr.as_str(), right.connector.protocol),
+        ("127.192.0.1:9", Some(Protocol::Ssh))
+    );
 }
 
 #[tokio::test]
