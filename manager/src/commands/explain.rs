@@ -1,5 +1,5 @@
 //! `mayfly explain`: what happened to a job, an instance or the groups, and why. Reads the
-//! history; the manager need not run.
+//! history; the manager need not run. Also tells all reasons there are.
 
 mod now;
 
@@ -49,9 +49,15 @@ enum What {
         #[arg(short = 'n', long, default_value_t = DECISIONS)]
         last: usize,
     },
+    /// All reasons that decisions have, and what they mean
+    Reasons,
 }
 
 pub(crate) fn run(flags: &Flags) -> Exit {
+    if matches!(flags.what, What::Reasons) {
+        print!("{}", reasons(flags.json));
+        return Exit::Success;
+    }
     let Some(state_dir) = state_dir(&flags.config) else {
         return Exit::Config;
     };
@@ -87,7 +93,7 @@ impl What {
             Self::Job { id } => record.event.job() == Some(*id),
             Self::Instance { id } => record.event.instance() == Some(id),
             Self::Group { .. } => record.event.job().is_none(),
-            Self::Now => false,
+            Self::Now | Self::Reasons => false,
         };
         let mut wanted: Vec<Record> = records;
         wanted.retain(|record| of_runner(record) && is_wanted(record));
@@ -106,7 +112,7 @@ fn story(what: &What, records: &[Record]) -> String {
         What::Instance { id } => {
             format!("instance {id}, runner {:?}, from {first:.3}\n", records[0].runner)
         }
-        What::Group { .. } | What::Now => String::new(),
+        What::Group { .. } | What::Now | What::Reasons => String::new(),
     };
     for record in records {
         let said = format!("{}{}", subject(what, &record.event), sentence(&record.event));
@@ -165,6 +171,17 @@ fn sentence(event: &Event) -> String {
         Event::JobEnded { success: true, .. } => "ended: success".into(),
         Event::JobEnded { reason, message, .. } => format!("ended: {reason}: {message}"),
     }
+}
+
+/// Words and sentences, one reason per line.
+fn reasons(as_json: bool) -> String {
+    let line = |reason: Reason| match (reason.as_str(), reason.sentence()) {
+        (word, sentence) if as_json => {
+            format!("{}\n", serde_json::json!({"reason": word, "sentence": sentence}))
+        }
+        (word, sentence) => format!("{word:<18}  {sentence}\n"),
+    };
+    Reason::ALL.into_iter().map(line).collect()
 }
 
 /// A reason's sentence; of a newer build's reason its word.
