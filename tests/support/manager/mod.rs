@@ -3,6 +3,7 @@
 
 mod runner;
 mod setup;
+mod sim;
 mod toml;
 
 use std::fs::File;

@@ -48,16 +48,21 @@ impl Runner {
 
     /// A runner whose instances are process trees on this machine.
     pub fn local(gitlab: &GitLab) -> Self {
-        let mut runner = Self::new(gitlab, binaries().plugin("local"));
-        runner.kept = Some(("root", "instances"));
-        runner
+        Self::new(gitlab, binaries().plugin("local")).keep("root", "instances")
     }
 
     /// A runner whose instances are the machines of an OpenSSH server.
     pub fn openssh(gitlab: &GitLab, sshd: &Sshd) -> Self {
-        let mut runner = Self::new(gitlab, binaries().plugin("static-test"));
-        runner.kept = Some(("state_file", "handed-out.json"));
-        runner.plugin_config("instances", sshd.instances())
+        Self::new(gitlab, binaries().plugin("static-test"))
+            .keep("state_file", "handed-out.json")
+            .plugin_config("instances", sshd.instances())
+    }
+
+    /// This key of `plugin_config` is this path below the manager's directory.
+    #[must_use]
+    pub(super) fn keep(mut self, key: &'static str, path: &'static str) -> Self {
+        self.kept = Some((key, path));
+        self
     }
 
     /// A key of `[[runners]]`.
