@@ -247,6 +247,10 @@ impl Fleet {
             instance.came_of(ask);
         }
         self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
+        if seen == Seen::Leaving && origin != Origin::Asked {
+            // On its way out before we knew it: that it never came up says nothing.
+            instance.drain(Reason::Unrecorded, now);
+        }
         instance.saw(seen, now);
         self.instances.insert(id.clone(), instance);
     }

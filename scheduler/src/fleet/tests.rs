@@ -276,6 +276,20 @@ fn instances_that_go_before_they_were_of_use_hold_creation_back() {
     fleet.drain(&id("b"), Reason::ShuttingDown, at(1));
     fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
     assert_eq!(fleet.creation.boot_failures(), 0);
+
+    // Nor do those that were on their way out when they were first seen, at a manager's
+    // start or later. One that was asked for does.
+    let mut fleet = Fleet::default();
+    fleet.listed(&list("a=leaving"), at(0), at(0));
+    fleet.listed(&list("a=leaving b=leaving"), at(1), at(1));
+    assert_eq!(fleet.instance(&id("b")).and_then(Instance::drain_reason), Some(Reason::Unrecorded));
+    fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
+    assert_eq!(fleet.creation.boot_failures(), 0);
+    let ask = fleet.asked(1, &limits, at(3));
+    fleet.ask_accepted(ask, 1, at(3));
+    fleet.listed(&list("c=leaving"), at(4), at(4));
+    fleet.listed(&list("c=deleted"), at(5), at(5));
+    assert_eq!(fleet.creation.boot_failures(), 1);
 }
 
 /// A fleet that has seen six instances come up, each in so many seconds.
