@@ -12,8 +12,8 @@ use crate::fault::Rule;
 use crate::wait::Wait;
 
 const MAX_SIZE: u32 = 1000;
-/// What a simulation may ask for at most; each instance is a directory.
-const MAX_SIZE_LIMIT: u32 = 100_000;
+/// The most instances of any simulation: each one is a directory.
+pub(crate) const MAX_SIZE_LIMIT: u32 = 100_000;
 
 /// `plugin_config` as it was written.
 #[derive(Debug, Default, Deserialize)]

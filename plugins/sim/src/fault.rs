@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chance;
+use crate::config::MAX_SIZE_LIMIT;
 use crate::wait::duration;
 
 /// A call of the fleeting protocol.
@@ -201,6 +202,9 @@ impl Rule {
         if self.kind == Kind::Partial && self.take.is_none() {
             return wrong("kind = \"partial\" needs take = how many are accepted");
         }
+        if self.take.is_some_and(|take| take > MAX_SIZE_LIMIT) {
+            return wrong(&format!("take must be at most {MAX_SIZE_LIMIT}"));
+        }
         if self.nth == Some(0) || self.every == Some(0) {
             return wrong("nth and every count from 1");
         }
@@ -279,6 +283,7 @@ mod tests {
             (json!({"call": "list", "kind": "slow", "by": "soon"}), "by = \"soon\""),
             (json!({"call": "create", "kind": "partial"}), "needs take"),
             (json!({"call": "create", "kind": "error", "nth": 0}), "from 1"),
+            (json!({"call": "list", "kind": "unknown", "take": 4_000_000_000u32}), "at most"),
             (json!({"call": "create", "kind": "error", "probability": 2}), "0 to 1"),
         ] {
             let refused = rule(value).check(4).expect_err(part);

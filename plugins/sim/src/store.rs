@@ -28,6 +28,8 @@ const FACTS: &str = "facts.json";
 const UNFINISHED_PREFIX: &str = ".new-";
 /// Orders that are read at once.
 const ORDERS_LIMIT_BYTES: u64 = 1 << 20;
+/// Orders that were carried out are forgotten when there are more.
+const OLD_ORDERS_BYTES: u64 = 1 << 16;
 
 /// A group's directory, readable by all who may.
 #[derive(Clone, Debug)]
@@ -193,6 +195,17 @@ impl Store {
             .during("write orders")
     }
 
+    /// Removes orders of which so many bytes were carried out, if that is all of them and
+    /// many. Returns how many are still to be skipped.
+    pub(crate) fn forget_orders(&self, carried_out: u64) -> u64 {
+        let path = self.directory.join("orders");
+        let is_all = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == carried_out);
+        if is_all && carried_out > OLD_ORDERS_BYTES && fs::remove_file(&path).is_ok() {
+            return 0;
+        }
+        carried_out
+    }
+
     /// Orders after this many bytes, and how many bytes there are now.
     pub(crate) fn orders(&self, after: u64) -> (Vec<KillOrder>, u64) {
         let text = File::open(self.directory.join("orders")).and_then(|mut file| {
@@ -295,6 +308,21 @@ mod tests {
         let half = OpenOptions::new().append(true).open(path);
         half.expect("open").write_all(b"{\"id\":").expect("written");
         assert_eq!(store.orders(end), (vec![], end));
+    }
+
+    #[test]
+    fn orders_do_not_pile_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::make(&dir.path().join("a")).expect("made");
+        let mut read = 0;
+        while read <= OLD_ORDERS_BYTES {
+            assert_eq!(store.forget_orders(read), read);
+            store.order(&KillOrder { id: "x".repeat(10_000), at_ms: 7 }).expect("written");
+            assert_eq!(store.forget_orders(read), read, "some are still to be carried out");
+            read = store.orders(read).1;
+        }
+        assert_eq!(store.forget_orders(read), 0);
+        assert_eq!(store.orders(0), (vec![], 0));
     }
 
     #[test]

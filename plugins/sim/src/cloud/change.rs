@@ -6,7 +6,7 @@ use std::time::Duration;
 use mayfly_plugin::Error;
 
 use super::{Cloud, GROUP};
-use crate::config::{Machines, Options};
+use crate::config::{MAX_SIZE_LIMIT, Machines, Options};
 use crate::facts::{Deletion, Facts, Power, Step};
 use crate::failed::Failed;
 use crate::fate::FateKind;
@@ -32,7 +32,8 @@ impl Cloud {
         now_ms: u64,
     ) -> Result<u32, Error> {
         let existing = u32::try_from(self.facts.len()).unwrap_or(u32::MAX);
-        let room = options.quota.map_or(u32::MAX, |quota| quota.saturating_sub(existing));
+        let most = options.quota.unwrap_or(MAX_SIZE_LIMIT).min(MAX_SIZE_LIMIT);
+        let room = most.saturating_sub(existing);
         if room == 0 && creation.n > 0 {
             return Err(Refusal::Quota.message().into());
         }

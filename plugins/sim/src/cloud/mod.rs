@@ -87,7 +87,8 @@ impl Cloud {
             orders_read: 0,
             gone: Vec::new(),
         };
-        let group = store.read(GROUP)?.unwrap_or(fresh);
+        let mut group: GroupFile = store.read(GROUP)?.unwrap_or(fresh);
+        group.orders_read = store.forget_orders(group.orders_read);
         store.write(GROUP, &group)?;
         let mut machines = BTreeMap::new();
         let mut facts = BTreeMap::new();
