@@ -157,6 +157,43 @@ fn a_deletion_that_does_nothing_is_tried_again() {
     manager.assert_never_more_than(1);
 }
 
+/// A cloud that takes a deletion and lets the instance run on for a while: it counts, and
+/// is not given to a job.
+#[test]
+fn an_instance_that_outlives_its_deletion_counts() {
+    let gitlab = GitLab::start();
+    let fault = json!({"call": "delete", "kind": "stay", "by": "2s"});
+    let runner = Runner::sim(&gitlab, json!({"faults": [fault]})).max_instances(1);
+    let manager = Manager::start(runner.max_use_count(1));
+    let jobs = gitlab.enqueue_many(2, &JobSpec::script(["test ! -e ~/used", "touch ~/used"]));
+    for audit in gitlab.wait_for_all(&jobs, seconds(60)) {
+        assert_eq!(audit.state, State::Success, "{}", gitlab.trace(audit.job));
+    }
+    manager.assert_never_more_than(1);
+}
+
+/// The manager's state is lost while the cloud takes ten instances away: they say nothing
+/// of those that come.
+#[test]
+fn instances_on_their_way_out_hold_no_creation_back() {
+    let gitlab = GitLab::start();
+    let config = json!({"instances": "none", "boot": "1h", "delete": "3s"});
+    let runner = Runner::sim(&gitlab, config).max_instances(10).idle_count(10);
+    let runner = runner.autoscaler("delete_instances_on_shutdown", true);
+    let mut manager = Manager::setup().runner(runner).set("shutdown_timeout", 1).start();
+    manager.wait_until_up();
+    until("ten are coming", seconds(20), || manager.cloud().len() == 10);
+    manager.quit();
+    until("they go", seconds(10), || states(&manager).iter().all(|state| state == "deleting"));
+    manager.kill();
+    std::fs::remove_dir_all(manager.state_dir()).expect("the state is lost");
+    manager.restart();
+    until("ten others are coming", seconds(30), || {
+        states(&manager).iter().filter(|state| *state == "creating").count() == 10
+    });
+    manager.assert_never_more_than(10);
+}
+
 #[test]
 fn nothing_is_left_of_instances_when_the_runner_takes_them_along() {
     let gitlab = GitLab::start();
