@@ -87,6 +87,10 @@ impl Config {
         if !(1..=MAX_SIZE_LIMIT).contains(&max_size) {
             return Err(format!("max_size = {max_size}: must be from 1 to {MAX_SIZE_LIMIT}"));
         }
+        // Entries of lists count on from it.
+        if self.seed > u64::MAX / 2 {
+            return Err(format!("seed = {}: must be at most {}", self.seed, u64::MAX / 2));
+        }
         if self.calls_per_s == Some(0) {
             return Err("calls_per_s = 0: must be at least 1".into());
         }

@@ -214,7 +214,8 @@ impl Rule {
         Ok(())
     }
 
-    /// Whether it strikes the call of this count at this age of the group.
+    /// Whether it strikes the call of this count at this age of the group. Chance differs
+    /// by `seed`: each entry has its own.
     pub(crate) fn strikes(&self, call: Call, count: u64, age: Duration, seed: u64) -> bool {
         let age_s = age.as_secs_f64();
         self.call == call

@@ -260,10 +260,10 @@ impl Sim {
             return Err(error.into());
         }
         let (age, seed) = (cloud.age(now_ms()), self.options.seed);
-        let rules = self.options.faults.iter();
+        let rules = (seed..).zip(&self.options.faults);
         let (lies, others): (Vec<Rule>, Vec<Rule>) = rules
-            .filter(|rule| rule.strikes(call, count, age, seed))
-            .cloned()
+            .filter(|(seed, rule)| rule.strikes(call, count, age, *seed))
+            .map(|(_, rule)| rule.clone())
             .partition(|rule| rule.kind.is_lie());
         Ok(Struck { rule: others.into_iter().next(), lies })
     }

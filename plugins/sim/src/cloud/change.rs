@@ -136,7 +136,9 @@ fn plan(options: &Options, (number, id): (u64, String), created_ms: u64) -> Fact
         power: Power::On,
         told: BTreeSet::new(),
     };
-    for fate in options.fates.iter().filter(|fate| fate.meets(number, options.seed)) {
+    // Each entry has a chance of its own.
+    let fates = (options.seed..).zip(&options.fates);
+    for (_, fate) in fates.filter(|(seed, fate)| fate.meets(number, *seed)) {
         let after_ms = millis(fate.after());
         let since_boot_ms = facts.running_ms.unwrap_or(created_ms) + after_ms;
         match fate.kind {
