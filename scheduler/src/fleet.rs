@@ -27,6 +27,9 @@ const MISSING_FOR: Duration = Duration::from_secs(30);
 /// One that runs jobs is given longer: its connection will tell sooner.
 const BUSY_MISSING_FOR: Duration = Duration::from_secs(300);
 
+/// Ids of what is over that are remembered.
+const OVER: usize = 10_000;
+
 /// An instance that left the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
@@ -65,6 +68,8 @@ pub struct Fleet {
     reserved: u32,
     /// Whether the provider was listed at least once.
     listed: bool,
+    /// Ids of what is over: some providers go on listing them.
+    over: BTreeSet<InstanceId>,
     /// What bounds creation.
     pub creation: Creation,
     /// How long instances take to come up.
@@ -221,8 +226,22 @@ impl Fleet {
         for _ in 0..failed {
             self.creation.boot_failed(now);
         }
+        self.remember_over(list, &gone);
         self.check();
         gone
+    }
+
+    fn remember_over(&mut self, list: &[(InstanceId, Seen)], gone: &[Gone]) {
+        if self.over.len() >= OVER {
+            self.over.clear();
+        }
+        let instances = &self.instances;
+        let over = list
+            .iter()
+            .filter(|(id, seen)| seen.is_over() && !instances.contains_key(id))
+            .map(|(id, _)| id)
+            .chain(gone.iter().map(|gone| &gone.id));
+        self.over.extend(over.cloned());
     }
 
     fn saw(&mut self, id: &InstanceId, seen: Seen, first: bool, now: Moment) {
@@ -230,10 +249,13 @@ impl Fleet {
             instance.saw(seen, now);
             return;
         }
-        // Some plugins go on listing what is long gone.
-        if matches!(seen, Seen::Deleted | Seen::Timeout) {
+        // Some plugins go on listing what is long gone. What is new may be what was asked
+        // for, and have failed at once.
+        let is_new = !first && !self.over.contains(id);
+        if seen.is_over() && !(is_new && self.asks.iter().any(|ask| ask.outstanding > 0)) {
             return;
         }
+        self.over.remove(id);
         // On the first list all asks are those of before.
         let ask = self.asks.iter_mut().find(|ask| ask.outstanding > 0);
         let origin = match &ask {

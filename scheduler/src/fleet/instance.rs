@@ -63,6 +63,13 @@ pub enum Seen {
     Timeout,
 }
 
+impl Seen {
+    /// Whether it will not be of use any more, whatever becomes of it.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Deleted | Self::Timeout)
+    }
+}
+
 /// The life of an instance. Each phase but `Ready` has a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {

@@ -125,6 +125,28 @@ fn what_is_gone_at_the_provider_is_not_adopted() {
 }
 
 #[test]
+fn what_was_asked_for_and_failed_before_it_was_seen_is_waited_for_no_longer() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    fleet.listed(&list("old=deleted"), at(0), at(0));
+    let ask = fleet.asked(3, &limits, at(1));
+    fleet.ask_accepted(ask, 3, at(1));
+    // What was over before the ask is none of it, also if a list lacks it once.
+    fleet.listed(&[], at(2), at(2));
+    fleet.listed(&list("old=deleted a=timeout b=deleted"), at(3), at(3));
+    assert_eq!(phases(&fleet), "a=draining");
+    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (2, 1));
+    assert_eq!(fleet.asks()[0].outstanding, 1);
+    // Told again, they are not counted again.
+    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(4), at(4));
+    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(5), at(5));
+    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (1, 2));
+    // Some providers give an id out again.
+    fleet.listed(&list("a=running"), at(6), at(6));
+    assert_eq!((phases(&fleet).as_str(), fleet.asks().len()), ("a=running", 0));
+}
+
+#[test]
 fn one_missing_list_is_not_the_end() {
     let mut fleet = ready(&["a"]);
     for second in [1, 2, 3, 29] {
