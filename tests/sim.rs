@@ -46,6 +46,20 @@ fn an_instance_that_does_not_come_up_costs_a_job_only_time() {
     manager.assert_never_more_than(1);
 }
 
+/// The provider gives up on the first one before any list had it: nothing else is waited
+/// for in its place.
+#[test]
+fn an_instance_that_failed_before_it_was_seen_is_replaced() {
+    let gitlab = GitLab::start();
+    let fate = json!({"kind": "timeout", "instances": [1]});
+    let runner = Runner::sim(&gitlab, json!({"boot": "1s", "fates": [fate]}));
+    let manager = Manager::start(runner.max_instances(1));
+    let job = gitlab.enqueue(JobSpec::script(["true"]));
+    gitlab.wait_for(job, State::Success, seconds(30));
+    assert_eq!(manager.ledger(1)["alive"], 1, "the first one is deleted: {}", manager.log());
+    manager.assert_never_more_than(1);
+}
+
 #[test]
 fn an_instance_that_is_taken_away_fails_its_job_with_the_cause() {
     let gitlab = GitLab::start();
@@ -192,6 +206,57 @@ fn instances_on_their_way_out_hold_no_creation_back() {
         states(&manager).iter().filter(|state| *state == "creating").count() == 10
     });
     manager.assert_never_more_than(10);
+}
+
+/// Much at once, by chance. `MAYFLY_TEST_STORM` is the seed of a storm that is to be
+/// seen again.
+#[test]
+fn a_storm() {
+    let seed = std::env::var("MAYFLY_TEST_STORM").ok().and_then(|seed| seed.parse().ok());
+    storm(seed.unwrap_or(1));
+}
+
+fn storm(seed: u64) {
+    const MAX: u32 = 3;
+    let gitlab = GitLab::start();
+    gitlab.set_update_interval(seconds(1));
+    let config = json!({
+        "seed": seed,
+        "boot": {"min": "100ms", "median": "300ms", "p95": "1s"},
+        "delete": {"min": "50ms", "median": "200ms", "p95": "1s"},
+        "faults": [
+            {"call": "create", "kind": "partial", "take": 0, "probability": 0.2},
+            {"call": "create", "kind": "slow", "by": "500ms", "probability": 0.2},
+            {"call": "list", "kind": "omit", "every": 7},
+            {"call": "list", "kind": "duplicate", "probability": 0.1},
+            {"call": "list", "kind": "error", "reason": "throttling", "probability": 0.1},
+            {"call": "delete", "kind": "error", "probability": 0.2},
+            {"call": "delete", "kind": "stay", "by": "500ms", "probability": 0.2},
+            {"call": "connect_info", "kind": "error", "probability": 0.2},
+            {"call": "connect_info", "kind": "slow", "by": "300ms", "probability": 0.2},
+        ],
+        "fates": [
+            {"kind": "timeout", "probability": 0.05, "after": "200ms"},
+            {"kind": "kill", "probability": 0.1, "after": "700ms"},
+            {"kind": "interrupt", "probability": 0.1, "after": "500ms", "notice": "500ms"},
+        ],
+    });
+    let runner = Runner::sim(&gitlab, config).max_instances(MAX).max_use_count(2);
+    let runner = runner.autoscaler("deletion_retry_interval", "1s");
+    let mut manager = Manager::start(runner);
+    let jobs = gitlab.enqueue_many(12, &JobSpec::script(["echo begun", "sleep 0.3"]));
+    for job in jobs {
+        let audit = gitlab.wait_for_end(job, seconds(120));
+        // A job may lose its instance, and then says so.
+        if audit.state != State::Success {
+            let trace = gitlab.trace(job);
+            assert_eq!(audit.failure_reason.as_deref(), Some("runner_system_failure"), "{trace}");
+            assert!(trace.contains("was lost while the job ran"), "{trace}");
+        }
+    }
+    manager.assert_never_more_than(MAX);
+    manager.terminate();
+    manager.wait_for_exit(seconds(30));
 }
 
 #[test]
