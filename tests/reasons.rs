@@ -92,6 +92,31 @@ reasons! {
         ask(&manager, &["instance", "drain", "sim-00001"]);
         manager
     };
+    interrupted, instance_deleting => |gitlab| {
+        let fate = json!({
+            "kind": "interrupt", "instances": [1], "after": "100ms", "notice": "600s",
+        });
+        Manager::start(hollow(gitlab, json!({"fates": [fate]})).idle_count(1))
+    };
+    outdated, instance_drained => |gitlab| {
+        let runner = |boot: &str| Runner::sim(gitlab, json!({"boot": boot})).idle_count(1);
+        let mut manager = Manager::start(runner("0s"));
+        manager.wait_for_log("instance is ready", seconds(30));
+        manager.reconfigure(&Manager::setup().runner(runner("10ms")));
+        manager.signal(rustix::process::Signal::HUP);
+        manager
+    };
+    boots_too_slow, held_back => |gitlab| {
+        let policy = json!({"periods": ["* * * * *"], "idle_count": 5, "preemptive_mode": false});
+        let runner = Runner::sim(gitlab, json!({"boot": "2s"})).max_instances(9).policy(policy);
+        let runner = runner.autoscaler("instance_acquire_timeout", "1s");
+        let manager = Manager::start(runner);
+        until("five are ready", seconds(60), || {
+            manager.log().matches("instance is ready").count() == 5
+        });
+        gitlab.enqueue_many(5, &JobSpec::script(["sleep 60"]));
+        manager
+    };
     max_instances, held_back => |gitlab| {
         start_with_a_job(gitlab, hollow(gitlab, given_up(&[1])).max_instances(1))
     };

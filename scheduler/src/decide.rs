@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::{Answer, Fleet, Instance, InstanceId, Phase};
+use crate::fleet::{Fleet, Instance, InstanceId, Phase};
 use crate::limits::Limits;
 use crate::plan::{Demand, Plan, Reason, Step};
 use crate::policy::Policy;
@@ -83,8 +83,8 @@ fn expire<'a>(
 ) -> BTreeSet<&'a InstanceId> {
     let mut expired = BTreeSet::new();
     let boot_deadline = fleet.boots.deadline(limits.boot_deadline);
-    for ask in fleet.asks().iter().filter(|ask| ask.answer == Answer::Accepted) {
-        let deadline = ask.at.after(boot_deadline);
+    for ask in fleet.asks() {
+        let Some(deadline) = ask.deadline(boot_deadline) else { continue };
         if now >= deadline {
             plan.steps.push(Step::GiveUp { ask: ask.id });
         } else {

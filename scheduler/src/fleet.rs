@@ -7,6 +7,7 @@
 
 mod ask;
 mod instance;
+mod phase;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,8 @@ use crate::plan::Reason;
 use crate::time::{Moment, Now};
 
 pub use ask::{Answer, Ask, AskFailure, AskId};
-pub use instance::{Instance, InstanceId, Origin, Phase, Seen, Vacant};
+pub use instance::{Instance, InstanceId, Vacant};
+pub use phase::{Origin, Phase, Seen};
 pub use slots::NoSlot;
 
 /// An instance that is missing from this many lists, and for this long, is gone.
@@ -156,7 +158,7 @@ impl Fleet {
     pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
         let answer = AskFailure::Silent.answer(now);
-        self.asks.push(Ask { id, outstanding: n, sent: None, at: now, answer, doomed: None });
+        self.asks.push(Ask { id, outstanding: n, sent: None, at: now, answer, ..Ask::default() });
     }
 
     /// The provider was asked for `n` instances. Counts in full from now on.
@@ -166,7 +168,7 @@ impl Fleet {
         self.creation.asked(n, limits, now);
         let answer = Answer::Pending;
         let sent = Some(now);
-        self.asks.push(Ask { id, outstanding: n, sent, at: now, answer, doomed: None });
+        self.asks.push(Ask { id, outstanding: n, sent, at: now, answer, ..Ask::default() });
         id
     }
 
@@ -192,8 +194,10 @@ impl Fleet {
 
     /// An accepted ask is counted no longer: its instances never showed up.
     pub fn ask_given_up(&mut self, id: AskId, now: Moment) {
-        self.asks.retain(|ask| ask.id != id);
-        self.creation.boot_failed(now);
+        let given_up = self.asks.extract_if(.., |ask| ask.id == id);
+        if given_up.filter(|ask| ask.doubted.is_none()).count() > 0 {
+            self.creation.boot_failed(now);
+        }
     }
 
     /// A complete list of the provider's instances, whose call began at `begun`. Returns
@@ -203,10 +207,7 @@ impl Fleet {
         for (id, seen) in list {
             self.saw(id, *seen, first, now);
         }
-        self.asks.retain(|ask| match ask.answer {
-            Answer::Unknown { truth_after } => begun < truth_after,
-            Answer::Pending | Answer::Accepted => true,
-        });
+        self.settle_asks(begun, now);
         let named: BTreeMap<&InstanceId, Seen> =
             list.iter().map(|(id, seen)| (id, *seen)).collect();
         let mut gone = Vec::new();
@@ -229,6 +230,23 @@ impl Fleet {
         self.remember_over(list, &gone);
         self.check();
         gone
+    }
+
+    /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
+    /// credited to the oldest ask: if that had no effect, it came of an accepted one, whose
+    /// rest is then waited for no longer than an effect may take to show.
+    fn settle_asks(&mut self, begun: Moment, now: Moment) {
+        let mut credited = 0;
+        self.asks.retain(|ask| match ask.answer {
+            Answer::Unknown { truth_after } if begun >= truth_after => {
+                credited += ask.seen;
+                false
+            }
+            _ => true,
+        });
+        if credited > 0 {
+            self.asks.iter_mut().for_each(|ask| ask.doubt(now));
+        }
     }
 
     fn remember_over(&mut self, list: &[(InstanceId, Seen)], gone: &[Gone]) {
@@ -266,6 +284,7 @@ impl Fleet {
         let mut instance = Instance::new(id.clone(), origin, now);
         if let Some(ask) = ask {
             ask.outstanding -= 1;
+            ask.seen += 1;
             instance.came_of(ask);
         }
         self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);

@@ -33,6 +33,8 @@ pub enum Reason {
     SlotFailed,
     /// An operator asked for it.
     Operator,
+    /// The provider takes it away, or suspended it.
+    Interrupted,
     /// The configuration asks for other instances than this one, or for none any more.
     Outdated,
     /// Bound: `max_instances`.
@@ -51,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::JobsWaiting,
         Self::IdleTarget,
         Self::IdleTooLong,
@@ -65,6 +67,7 @@ impl Reason {
         Self::ShuttingDown,
         Self::SlotFailed,
         Self::Operator,
+        Self::Interrupted,
         Self::Outdated,
         Self::MaxInstances,
         Self::ProviderMaxSize,
@@ -95,6 +98,7 @@ impl Reason {
             Self::ShuttingDown => "the runner ends, and its instances with it",
             Self::SlotFailed => "it failed to take jobs, or to end one",
             Self::Operator => "an operator asked for it",
+            Self::Interrupted => "the provider takes it away",
             Self::Outdated => "the configuration asks for others",
             Self::MaxInstances => "max_instances is reached",
             Self::ProviderMaxSize => "the provider's group allows no more",
@@ -123,6 +127,7 @@ impl Reason {
             Self::ShuttingDown => "shutting_down",
             Self::SlotFailed => "slot_failed",
             Self::Operator => "operator",
+            Self::Interrupted => "interrupted",
             Self::Outdated => "outdated",
             Self::MaxInstances => "max_instances",
             Self::ProviderMaxSize => "provider_max_size",

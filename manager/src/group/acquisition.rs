@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Group, Inner};
 use crate::connect::Connection;
+use crate::history::Event;
 use crate::state::{JobRecord, StateError};
 
 /// A job that got no slot.
@@ -53,7 +54,16 @@ impl Group {
         let policy = tuning.schedule.at(now.wall);
         let mut inner = self.lock();
         let patience = tuning.instance_acquire_timeout;
-        inner.fleet.may_promise(policy, &tuning.limits, patience, now)?;
+        let promise = inner.fleet.may_promise(policy, &tuning.limits, patience, now);
+        let is_too_slow = promise == Err(NoSlot::Bound(Reason::BootsTooSlow));
+        // No plan tells of it: nothing is wanted for jobs that are not taken.
+        if is_too_slow && !std::mem::replace(&mut inner.told_slow, true) {
+            let reason = Reason::BootsTooSlow.as_str();
+            tracing::warn!(reason, "jobs are not taken that would wait in vain");
+            self.tell(Event::HeldBack { wanted: 1, reason: reason.into() });
+        }
+        promise?;
+        inner.told_slow &= is_too_slow;
         inner.fleet.reserve();
         Ok(Reservation { group: Arc::clone(self), spent: false })
     }

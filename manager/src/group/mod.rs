@@ -119,6 +119,8 @@ struct Inner {
     ends: Option<Reason>,
     /// The reason that last held creation back, so that it is told once.
     told_bound: Option<Reason>,
+    /// It was told that instances come up too slowly for jobs to wait for them.
+    told_slow: bool,
 }
 
 impl Inner {

@@ -237,6 +237,26 @@ fn at_the_end_everything_goes_but_what_runs_a_job() {
 }
 
 #[test]
+fn an_instance_credited_to_a_failed_ask_does_not_hold_jobs_up_for_long() {
+    let mut fleet = known();
+    let failed = fleet.asked(2, &limits(), now(0).moment);
+    fleet.ask_failed(failed, AskFailure::Heard, now(1).moment);
+    let accepted = fleet.asked(1, &limits(), now(2).moment);
+    fleet.ask_accepted(accepted, 1, now(2).moment);
+    let list = [(id("x"), Seen::Running)];
+    fleet.listed(&list, now(3).moment, now(3).moment);
+    assert_eq!(fleet.costing(), 3, "whose it is nobody knows");
+    fleet.listed(&list, now(7).moment, now(7).moment);
+    assert_eq!(fleet.costing(), 2, "one may still come");
+    fleet.preparing(&id("x"), now(7).moment);
+    let give_up = |seconds| show(&decide(&fleet, &idle(0, 60), &limits(), now(seconds)));
+    assert_eq!(give_up(66), "");
+    assert!(give_up(67).contains("give up 1"), "{}", give_up(67));
+    fleet.ask_given_up(accepted, now(67).moment);
+    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (1, 0));
+}
+
+#[test]
 fn what_is_of_no_use_any_more_is_drained_and_replaced() {
     let mut fleet = ready(2);
     fleet.acquire(&limits(), &[]);

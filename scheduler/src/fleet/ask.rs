@@ -12,11 +12,11 @@ const LATE_EFFECT: Duration = Duration::from_secs(60);
 const HEARD_EFFECT: Duration = Duration::from_secs(5);
 
 /// Names one ask for instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId(pub u64);
 
 /// Instances that the provider was asked for and has not listed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Its name.
     pub id: AskId,
@@ -28,14 +28,34 @@ pub struct Ask {
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
+    /// Instances that were taken for those of this ask.
+    pub seen: u32,
+    /// Since when it is doubted whether more will come: others were taken for its own.
+    pub doubted: Option<Moment>,
     /// Its instances are of no use any more, for this reason.
     pub doomed: Option<Reason>,
 }
 
+impl Ask {
+    /// When it counts no longer, if nothing comes of it by then.
+    pub fn deadline(&self, boot_deadline: Duration) -> Option<Moment> {
+        let latest = self.at.after(boot_deadline);
+        let sooner = self.doubted.map(|since| since.after(LATE_EFFECT).min(latest));
+        (self.answer == Answer::Accepted).then_some(sooner.unwrap_or(latest))
+    }
+
+    pub(super) fn doubt(&mut self, now: Moment) {
+        if self.answer == Answer::Accepted {
+            self.doubted.get_or_insert(now);
+        }
+    }
+}
+
 /// What the provider said to an ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
     /// The call is under way.
+    #[default]
     Pending,
     /// It accepted so many as are outstanding.
     Accepted,

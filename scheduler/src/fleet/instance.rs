@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Ask, Gone, Known};
+use super::{Ask, Gone, Known, Origin, Phase, Seen};
 use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
@@ -32,72 +32,6 @@ impl Vacant {
     /// Which instance.
     pub fn id(&self) -> &InstanceId {
         &self.0
-    }
-}
-
-/// Where an instance comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// We asked for it.
-    Asked,
-    /// It was there before this process, and its record tells what it did.
-    Recorded,
-    /// It was there before this process, and nothing is known of it.
-    Unrecorded,
-    /// It appeared although nobody asked.
-    Unexpected,
-}
-
-/// What the provider says of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// On its way to running: creating, resuming, or in a state that we do not know.
-    Coming,
-    /// Usable.
-    Running,
-    /// On its way out, or suspended: no place for a job.
-    Leaving,
-    /// Gone.
-    Deleted,
-    /// The provider gave up on it.
-    Timeout,
-}
-
-impl Seen {
-    /// Whether it will not be of use any more, whatever becomes of it.
-    pub(super) fn is_over(self) -> bool {
-        matches!(self, Self::Deleted | Self::Timeout)
-    }
-}
-
-/// The life of an instance. Each phase but `Ready` has a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// It does not run yet.
-    Creating,
-    /// It runs and waits for its preparation to begin.
-    Running,
-    /// It is being prepared.
-    Preparing,
-    /// It takes jobs.
-    Ready,
-    /// It takes no more jobs.
-    Draining,
-    /// The provider was asked to delete it.
-    Deleting,
-}
-
-impl Phase {
-    /// The word in JSON and explanations.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Running => "running",
-            Self::Preparing => "preparing",
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Deleting => "deleting",
-        }
     }
 }
 
@@ -293,7 +227,7 @@ impl Instance {
         match seen {
             Seen::Running if self.phase == Phase::Creating => self.enter(Phase::Running, now),
             Seen::Timeout => self.drain(Reason::ReportedTimeout, now),
-            Seen::Leaving if self.phase < Phase::Draining => self.drain(Reason::Unreachable, now),
+            Seen::Leaving if self.phase < Phase::Draining => self.drain(Reason::Interrupted, now),
             Seen::Coming | Seen::Running | Seen::Leaving | Seen::Deleted => {}
         }
     }
@@ -364,7 +298,7 @@ impl Instance {
     /// Whether it left without ever having been of use, and not by our wish.
     pub(super) fn never_came_up(&self) -> bool {
         let by_itself =
-            matches!(self.drain_reason, None | Some(Reason::ReportedTimeout | Reason::Unreachable));
+            matches!(self.drain_reason, None | Some(Reason::ReportedTimeout | Reason::Interrupted));
         !self.was_ready && by_itself
     }
 
