@@ -213,6 +213,11 @@ impl GitLab {
         String::from_utf8_lossy(self.shared.jobs().trace(job)).into_owned()
     }
 
+    /// A job's log so far, as it was sent.
+    pub fn trace_bytes(&self, job: JobId) -> Vec<u8> {
+        self.shared.jobs().trace(job).to_vec()
+    }
+
     /// What a job uploaded, in order.
     pub fn archives(&self, job: JobId) -> Vec<Archive> {
         self.shared.jobs().archives(job).to_vec()

@@ -101,6 +101,12 @@ impl Manager {
         &self.home.state
     }
 
+    /// Its directory stays after the test, for people to look at.
+    pub fn keep_files(&mut self) -> PathBuf {
+        self.home.directory.disable_cleanup(true);
+        self.directory().to_owned()
+    }
+
     // Its end.
 
     /// Sends a signal.
