@@ -97,6 +97,27 @@ fn many_kills_lose_nothing() {
     }
 }
 
+/// The next manager reads the log from its start, and learns by a refusal that the server
+/// has some of it: of the rest there is more than it may have at once.
+#[test]
+fn a_large_log_whose_beginning_the_server_has_is_told_whole_by_the_next() {
+    everywhere(|gitlab, runner| {
+        let mut manager = Manager::start(runner);
+        let script = ["seq 1 10000", "sleep 3", "seq 10001 200000", "exit 23"];
+        let spec = JobSpec::script(script).variable("FF_TIMESTAMPS", "false");
+        let job = gitlab.enqueue(spec);
+        gitlab.wait_for_trace(job, "\n10000\n", seconds(60));
+        manager.kill();
+        std::thread::sleep(seconds(5));
+        manager.restart();
+        let audit = gitlab.wait_for(job, State::Failed, seconds(60));
+        assert_eq!(audit.exit_code, Some(23));
+        let trace = gitlab.trace(job);
+        let rest: String = (10_001..=200_000).map(|n| format!("{n}\n")).collect();
+        assert!(rest.len() > 1 << 20 && trace.contains(&rest), "{} bytes", trace.len());
+    });
+}
+
 #[test]
 fn sigterm_leaves_jobs_running_and_the_next_start_goes_on() {
     everywhere(|gitlab, runner| {

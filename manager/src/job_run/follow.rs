@@ -349,7 +349,9 @@ impl<'a> Follow<'a> {
     /// Lets the agent send on, as the server takes the log.
     pub(super) async fn give_credit(&mut self) {
         let until = self.pending.stored() + WINDOW_BYTES;
-        if until > self.credit + WINDOW_BYTES / 4 || self.credit == 0 {
+        // An agent that has used up its credit says nothing more without a word of ours.
+        let used_up = self.pending.end() >= self.credit;
+        if until > self.credit + WINDOW_BYTES / 4 || (used_up && until > self.credit) {
             self.credit = until;
             self.say(to_agent::Message::Credit(Credit { until })).await;
         }
