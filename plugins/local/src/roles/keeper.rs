@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -39,12 +39,29 @@ pub(super) fn run(path: PathBuf) -> Result<(), Failed> {
     rustix::process::setsid().during("start a session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let record = instance.record()?;
-    let result = keep(&record, &instance);
-    // A plugin reads the log and removes the files; without one there is no reader.
-    if !instance.has_plugin() {
+    let mut lease = Lease::new(record.lease());
+    let result = keep(&record, &instance, &mut lease);
+    if !await_plugin(&record, &instance, &mut lease) {
         deletion::remove_files(&instance, Some(&record))?;
     }
     result
+}
+
+/// Leaves what is left of the instance to a plugin, which reads the log, removes the files
+/// and tells its host that the instance is gone: one that finds no trace of it cannot.
+/// `false` if none comes within the lease.
+fn await_plugin(record: &Record, instance: &InstanceDir, lease: &mut Lease<SystemTime>) -> bool {
+    while !instance.has_plugin() {
+        if !instance.exists() || lease.is_over(instance.lease_renewed(), Instant::now()) {
+            return false;
+        }
+        sleep(lease_look(record, LEASE_LOOKS.1));
+    }
+    true
+}
+
+fn lease_look(record: &Record, longest: Duration) -> Duration {
+    (record.lease() / 8).clamp(LEASE_LOOKS.0, longest)
 }
 
 /// Closes what the plugin's host left open for its children: it is none of the jobs'
@@ -62,7 +79,11 @@ fn close_inherited() {
 }
 
 /// Runs the instance to its end; afterwards none of its processes exists.
-fn keep(record: &Record, instance: &InstanceDir) -> Result<(), Failed> {
+fn keep(
+    record: &Record,
+    instance: &InstanceDir,
+    lease: &mut Lease<SystemTime>,
+) -> Result<(), Failed> {
     let listener = take_listener()?;
     separate_children(record.isolation)?;
     let mut first = start(record, instance, listener)?;
@@ -73,7 +94,7 @@ fn keep(record: &Record, instance: &InstanceDir) -> Result<(), Failed> {
         deletion::end(&record.id, Some(record), this_process())?;
         return Err(failed);
     }
-    let status = watch(record, instance, &first)?;
+    let status = watch(record, instance, &first, lease)?;
     eprintln!("the instance's first process ended: {status:?}");
     // Fails where the directory is gone; then nobody can be misled by it.
     let _ = instance.set_deleting();
@@ -125,14 +146,18 @@ fn await_greeting(address: &str, first: &mut Child) -> Result<(), Failed> {
 /// Waits for the end of the first process, and brings it about once the lease is over and
 /// nothing but the instance's own processes is left: a job outlives a long absence of its
 /// manager. All in one thread: after `unshare` the kernel allows no second one.
-fn watch(record: &Record, instance: &InstanceDir, first: &Child) -> Result<WaitStatus, Failed> {
+fn watch(
+    record: &Record,
+    instance: &InstanceDir,
+    first: &Child,
+    lease: &mut Lease<SystemTime>,
+) -> Result<WaitStatus, Failed> {
     let pid = Pid::from_child(first);
     let own = match record.isolation {
         Isolation::Full | Isolation::User => 2,
         Isolation::None => 1,
     };
-    let interval = (record.lease() / 8).clamp(LEASE_LOOKS.0, longest_look(record.isolation));
-    let mut lease = Lease::new(record.lease());
+    let interval = lease_look(record, longest_look(record.isolation));
     loop {
         wait_a_while(pid, interval);
         if let Some(status) = reap(pid)? {
