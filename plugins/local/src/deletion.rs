@@ -22,6 +22,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 pub(crate) fn delete(instance: &InstanceDir) -> Result<(), Failed> {
     let record = instance.record().ok();
     end(instance.id(), record.as_ref(), instance.keeper())?;
+    if instance.exists() {
+        instance.set_gone()?;
+    }
     remove_files(instance, record.as_ref())
 }
 

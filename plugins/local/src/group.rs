@@ -47,6 +47,8 @@ struct Group {
 struct State {
     /// What the last update listed.
     listed: BTreeSet<String>,
+    /// Deleted instances that an update has told of.
+    told: BTreeSet<String>,
     /// Instances that a task is deleting now.
     ending: BTreeSet<String>,
     /// Facts that never change, to spare reading them at each update.
@@ -149,9 +151,19 @@ impl Group {
             })
             .collect();
         let listed: BTreeSet<String> = instances.iter().map(|one| one.id().to_owned()).collect();
-        for gone in state.listed.difference(&listed) {
-            statuses.push(InstanceStatus::new(gone, InstanceState::Deleted));
+        let mut gone: BTreeSet<String> = state.listed.difference(&listed).cloned().collect();
+        let told = std::mem::take(&mut state.told);
+        for id in self.registry.gone() {
+            // A host that asks again has heard the answer before.
+            if told.contains(&id) {
+                self.registry.forget(&id);
+            } else {
+                state.told.insert(id.clone());
+                gone.insert(id);
+            }
         }
+        let deleted = |id| InstanceStatus::new(id, InstanceState::Deleted);
+        statuses.extend(gone.iter().map(deleted));
         state.facts.retain(|id, _| listed.contains(id));
         state.listed = listed;
         Ok(statuses)

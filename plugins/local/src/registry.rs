@@ -5,6 +5,7 @@
 //!               lease             touched while a plugin asks for updates
 //!               <id>/instance.json, server.json, keeper, ready, deleting, log, …
 //!               <id>/home, tmp, var-tmp
+//!               .gone-<id>        deleted, and perhaps not told to a host yet
 //! ```
 //!
 //! An instance's directory appears complete, by a rename; files in it that say where it
@@ -27,6 +28,7 @@ use crate::remove::remove_tree;
 
 const ID_PREFIX: &str = "local-";
 const UNFINISHED_PREFIX: &str = ".new-";
+const GONE_PREFIX: &str = ".gone-";
 /// A plugin that was killed gives its lock back at once; its successor may be as quick.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// As much of an instance's log as an error message can carry.
@@ -112,6 +114,23 @@ impl Registry {
                 tracing::warn!(path = %entry.path().display(), %error, "cannot remove leftovers");
             }
         }
+    }
+
+    /// Instances that were deleted and are not forgotten.
+    pub(crate) fn gone(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let id_of = |name: &str| {
+            let instance = self.instance(name.strip_prefix(GONE_PREFIX)?)?;
+            // Its directory may still be on its way out.
+            (!instance.exists()).then(|| instance.id().to_owned())
+        };
+        entries.filter_map(|entry| id_of(entry.file_name().to_str()?)).collect()
+    }
+
+    /// A host knows that the instance is gone.
+    pub(crate) fn forget(&self, id: &str) {
+        // What stays is told once more.
+        let _ = fs::remove_file(self.directory.join(format!("{GONE_PREFIX}{id}")));
     }
 
     /// An id that no instance has, and the directory it will have.
@@ -298,6 +317,11 @@ impl InstanceDir {
     /// From now on the instance can only go; also a plugin started later knows it.
     pub(crate) fn set_deleting(&self) -> Result<(), Failed> {
         self.mark("deleting")
+    }
+
+    /// The instance's end outlives its directory: also a plugin started later tells it.
+    pub(crate) fn set_gone(&self) -> Result<(), Failed> {
+        self.mark(&format!("../{GONE_PREFIX}{}", self.id()))
     }
 
     pub(crate) fn open_log(&self) -> Result<File, Failed> {

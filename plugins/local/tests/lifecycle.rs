@@ -262,6 +262,27 @@ async fn an_end_without_a_plugin_is_told_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_told_although_its_plugin_was_killed_after_it() {
+    let rig = Rig::new(Mode::None).await.expect("always possible");
+    let (plugin, id) = rig.one().await;
+    kill(keeper(&rig, &id));
+    until(async || match state_of(&plugin, &id).await {
+        Some(InstanceState::Running) => None,
+        other => Some(assert_eq!(other, Some(InstanceState::Deleting))),
+    })
+    .await;
+    until(async || (!exists(&rig.instance_dir(&id))).then_some(())).await;
+    kill(plugin_pid(&rig));
+    plugin.ended().await;
+    let plugin = rig.start().await.expect("started again");
+    assert_eq!(state_of(&plugin, &id).await, Some(InstanceState::Deleted));
+    assert_eq!(state_of(&plugin, &id).await, None, "once is enough");
+    let left = std::fs::read_dir(rig.root().join("local")).expect("the group").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(left.iter().all(|name| name == "lock" || name == "lease"), "{left:?}");
+}
+
+#[tokio::test]
 async fn one_group_has_one_plugin() {
     let rig = Rig::new(Mode::None).await.expect("always possible");
     let first = rig.start().await.expect("started");
