@@ -16,6 +16,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -77,6 +78,9 @@ pub fn run_guard_if_asked() -> Option<ExitCode> {
 }
 
 fn guard(directory: &Path, plugin: &OsString) -> ExitCode {
+    // The host's end makes an orphan of the group; if the plugin is stopped then, the kernel
+    // hangs up on all of it. The guard must live on to clean up. Its child begins anew.
+    let _ = SigSet::from(nix::sys::signal::Signal::SIGHUP).thread_block();
     let Ok((reader, writer)) = std::io::pipe() else {
         return ExitCode::from(CANNOT_EXECUTE);
     };
