@@ -31,7 +31,7 @@ use crate::state::JobRecord;
 use follow::{Follow, Told};
 
 /// A job that has not begun by then waits for an instance.
-const REMEMBER_AFTER: Duration = Duration::from_millis(200);
+const WAITS_AFTER: Duration = Duration::from_millis(200);
 /// An agent ends a job at its timeout. One that has not done so by then never will.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5 * 60);
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(
     let (ack, placed) = tokio::select! {
         both = async { tokio::join!(placing.acknowledge(), placing.place(reservation)) } => both,
         ack = placing.withdrawn() => (Ok(ack), Err(interrupted())),
-        never = placing.remember() => match never {},
+        never = placing.waits() => match never {},
         () = aborting.cancelled() => (Err(interrupted()), Err(interrupted())),
     };
     let placed = match ack {
@@ -162,7 +162,15 @@ fn interrupted() -> Outcome {
 impl Placing<'_> {
     /// Tells the server that the job arrived. A job is not begun before the server knows:
     /// it might hand it out again.
+    ///
+    /// It is written down first: from then on the server counts on us, and whatever becomes
+    /// of this process, the next one can tell it.
     async fn acknowledge(&self) -> Result<Ack, Outcome> {
+        let record = self.record(String::new(), None);
+        if let Err(error) = self.runner.shared.state.put_job(&self.runner.key, &record).await {
+            tracing::error!(%error, "cannot write down that the job is ours");
+            return Err(Outcome::failure(FailureReason::RunnerSystemFailure, error.to_string()));
+        }
         let token = Secret::new(self.job.token.clone());
         let mut backoff = Backoff::default();
         loop {
@@ -197,15 +205,10 @@ impl Placing<'_> {
         }
     }
 
-    /// Writes down that the job is ours if it does not begin at once: whatever becomes of
-    /// this process, the next one can tell the server.
-    async fn remember(&self) -> std::convert::Infallible {
-        tokio::time::sleep(REMEMBER_AFTER).await;
+    /// Says that the job waits if it does not begin at once.
+    async fn waits(&self) -> std::convert::Infallible {
+        tokio::time::sleep(WAITS_AFTER).await;
         self.runner.tell(Event::JobWaits { job: self.job.id });
-        let record = self.record(String::new(), None);
-        if let Err(error) = self.runner.shared.state.put_job(&self.runner.key, &record).await {
-            tracing::error!(%error, "cannot write down that a job waits");
-        }
         std::future::pending().await
     }
 
