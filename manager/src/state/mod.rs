@@ -6,6 +6,7 @@
 //! templates of groups, without which a group whose entry is gone could not be drained.
 
 mod records;
+mod room;
 mod store;
 mod tables;
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::records::{AskRecord, BootsRecord, GroupRecord, InstanceRecord, JobRecord};
+use super::room;
 use super::tables::{Change, Found, Kind, Request, VERSION, check_version, read_all, write_loop};
 
 /// Separates the parts of a key; in none of them.
@@ -72,6 +73,7 @@ impl State {
             .mode(0o700)
             .create(dir)
             .map_err(|error| broken(error.to_string()))?;
+        room::check(dir).map_err(broken)?;
         // redb would make the file readable for others.
         std::fs::OpenOptions::new()
             .read(true)
