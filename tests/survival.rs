@@ -97,6 +97,24 @@ fn many_kills_lose_nothing() {
     }
 }
 
+/// From its word that the job arrived on, the server counts on us.
+#[test]
+fn a_job_that_just_arrived_is_not_forgotten() {
+    let gitlab = GitLab::start();
+    gitlab.set_update_interval(seconds(1));
+    let mut manager = Manager::start(Runner::local(&gitlab).max_instances(1).idle_count(1));
+    let first = gitlab.enqueue(JobSpec::script(["echo up"]));
+    gitlab.wait_for(first, State::Success, seconds(60));
+    for _ in 0..5 {
+        manager.wait_until_up();
+        let job = gitlab.enqueue(JobSpec::script(["echo up"]));
+        gitlab.wait_for(job, State::Running, seconds(60));
+        manager.kill();
+        manager.restart();
+        gitlab.wait_for_end(job, seconds(60));
+    }
+}
+
 /// The next manager reads the log from its start, and learns by a refusal that the server
 /// has some of it: of the rest there is more than it may have at once.
 #[test]
@@ -213,6 +231,22 @@ fn a_plugin_that_dies_under_a_job_does_not_disturb_it() {
     gitlab.wait_for(job, State::Failed, seconds(60));
     assert_eq!(gitlab.audit(job).exit_code, Some(23));
     assert_whole(&gitlab.trace(job), 60);
+}
+
+#[test]
+fn a_plugin_that_is_stopped_ends_with_its_manager_all_the_same() {
+    let gitlab = GitLab::start();
+    let mut manager = Manager::start(Runner::local(&gitlab));
+    // The kernel hangs up on the group while the guard cleans up: who is first differs.
+    for _ in 0..20 {
+        manager.wait_until_up();
+        for plugin in manager.plugins() {
+            plugin.stop();
+        }
+        manager.kill();
+        manager.assert_nothing_left();
+        manager.restart();
+    }
 }
 
 #[test]
