@@ -2,6 +2,7 @@
 # make test    set up what the tests need, then run all of them
 # make build   release binaries, the agent inside of mayfly, in dist/
 # make bench   the figures of docs/performance.md
+# make chaos   SEED=7 or SEEDS=1..50: kill everything at random, and prove that no job notices
 # make lint    formatting and clippy
 
 CARGO ?= cargo
@@ -13,7 +14,7 @@ REFERENCE := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown
 export MAYFLY_GIT_REVISION := $(REVISION)
 export MAYFLY_GIT_REF := $(REFERENCE)
 
-.PHONY: demo test quick-test setup build agent bench lint clean
+.PHONY: demo test quick-test chaos setup build agent bench lint clean
 
 demo:
 	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
@@ -27,6 +28,14 @@ test: setup
 quick-test:
 	$(CARGO) test --locked -p scheduler -p job -p mayfly-plugin
 	$(CARGO) test --locked -p mayfly-tests --test tidy
+
+SEED ?= 1
+SEEDS ?= $(SEED)
+
+# Results go into tests/chaos/results; MAYFLY_CHAOS_KEEP=1 keeps logs and tells each injection.
+chaos:
+	$(CARGO) build --locked --workspace --bins
+	MAYFLY_CHAOS_SEEDS=$(SEEDS) $(CARGO) test --locked -p mayfly-tests --test chaos
 
 setup:
 	./tests/setup
