@@ -68,7 +68,7 @@ fn wished() -> Option<Vec<u64>> {
 fn prove(plan: &Plan) -> Result<Value, String> {
     let mut ran = run::run(plan);
     let report = report::report(plan, &ran);
-    if std::env::var_os(KEEP).is_some() {
+    if std::env::var_os(KEEP).is_some_and(|keep| !keep.is_empty()) {
         say(&format!("{}\n{}", ran.manager.keep_files().display(), report::strikes(&ran)));
     }
     if report.violations.is_empty() {

@@ -153,6 +153,8 @@ impl Case<'_> {
         // To its own end, or to where it was stopped; then come the words of the runner.
         let script = rest.split("section_end:").next().unwrap_or(rest);
         let script = script.split("\x1b[31;1mERROR: Job failed").next().unwrap_or(script);
+        // The shell says so when what it waits for is stopped.
+        let script = script.strip_suffix("Terminated\n").unwrap_or(script);
         let script = script.strip_suffix('\n').unwrap_or(script);
         if printed.starts_with(script) {
             return Ok(Outcome::Canceled);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,8 +12,8 @@ use crate::history;
 use crate::inject::{Effect, Strike};
 use crate::log::plain;
 use crate::oracle::Case;
-use crate::plan::Plan;
-use crate::run::{MAX_INSTANCES, Ran};
+use crate::plan::{Kind, Plan};
+use crate::run::{Life, MAX_INSTANCES, Ran};
 
 /// What a run proved.
 pub(crate) struct Report {
@@ -75,6 +76,7 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
         "instances": ran.instances.seen.len(),
         "most_instances": ran.instances.most,
         "seconds": rounded(ran.took),
+        "drain_seconds": rounded(ran.drained),
         "slowest_recovery_seconds": rounded(slowest_recovery(ran)),
         "violations": violations.len(),
     });
@@ -140,10 +142,12 @@ fn left_behind(ran: &Ran) -> Vec<String> {
     for instance in ran.injector.targets.instances() {
         faults.push(format!("an instance is left: {instance}"));
     }
+    let left_by_double_kills = left_by_double_kills(ran);
     let mut next = vec![directory.to_owned()];
     while let Some(path) = next.pop() {
         use std::os::unix::fs::FileTypeExt as _;
-        for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+        let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| !left_by_double_kills.contains(&entry.path())) {
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_socket() {
                 faults.push(format!("a socket is left: {}", entry.path().display()));
@@ -152,10 +156,33 @@ fn left_behind(ran: &Ran) -> Vec<String> {
             }
         }
     }
-    for left in ran.manager.socket_directories() {
-        faults.push(format!("a directory for sockets is left: {}", left.display()));
-    }
+    let mut left = ran.manager.socket_directories();
+    left.retain(|path| !left_by_double_kills.contains(path));
+    faults.extend(left.iter().map(|path| format!("left for sockets: {}", path.display())));
     faults
+}
+
+/// Directories for plugins' sockets that nobody could remove: the guard that does it for a
+/// manager that was killed had been killed, too.
+fn left_by_double_kills(ran: &Ran) -> Vec<PathBuf> {
+    let both = |life: &&Life| {
+        let is_within = |at| at >= life.from && life.to.is_some_and(|to| at <= to);
+        let hits = |kind| {
+            ran.injector.strikes.iter().any(|strike| strike.kind == kind && is_within(strike.at))
+        };
+        hits(Kind::GuardKilled) && hits(Kind::ManagerKilled)
+    };
+    let names: Vec<String> =
+        ran.lives.iter().filter(both).map(|life| format!("mayfly-{}-", life.pid)).collect();
+    let run = ran.manager.directory().join("run");
+    let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            names.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        })
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// The longest time from a start of the manager to its first word about a job that ran

@@ -26,7 +26,9 @@ const REQUEUE_AFTER: Duration = seconds(10);
 /// that is up says nothing for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = seconds(60);
 /// A run in which no job ends for so long will not end.
-const STUCK_AFTER: Duration = seconds(240);
+const STUCK_AFTER: Duration = seconds(400);
+/// No job runs when the manager is drained, and up to six instances are to be deleted.
+const DRAIN_LIMIT: Duration = seconds(400);
 /// A manager that was told to leave its jobs leaves within this.
 const LEAVE_LIMIT: Duration = seconds(120);
 
@@ -44,6 +46,8 @@ pub(crate) struct Ran {
     pub(crate) begun: Instant,
     pub(crate) begun_at: SystemTime,
     pub(crate) took: Duration,
+    /// From SIGQUIT to the end of the manager.
+    pub(crate) drained: Duration,
     /// How often GitLab gave a job away again that nobody had acknowledged.
     pub(crate) requeued: usize,
 }
@@ -51,6 +55,7 @@ pub(crate) struct Ran {
 /// One process of the manager.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
+    pub(crate) pid: i32,
     pub(crate) from: Instant,
     pub(crate) to: Option<Instant>,
 }
@@ -92,19 +97,22 @@ pub(crate) fn run(plan: &Plan) -> Ran {
         .set("concurrent", MAX_INSTANCES * CAPACITY)
         .set("shutdown_timeout", 60)
         .log_level("debug")
+        // What must be left behind is judged by the report.
+        .tolerate_leftovers()
         .start();
     let ran = Ran {
         injector: Injector::new(Targets::new(manager.directory())),
+        lives: vec![Life { pid: manager.pid(), from: begun, to: None }],
         gitlab,
         manager,
         witness: Witness::start(),
         ids: Vec::new(),
-        lives: vec![Life { from: begun, to: None }],
         instances: Instances::default(),
         violations: Vec::new(),
         begun,
         begun_at: SystemTime::now(),
         took: Duration::ZERO,
+        drained: Duration::ZERO,
         requeued: 0,
     };
     let running = Running {
@@ -117,11 +125,11 @@ pub(crate) fn run(plan: &Plan) -> Ran {
         leaving: None,
         looked: begun,
     };
-    running.to_the_end()
+    running.go_on()
 }
 
 impl Running {
-    fn to_the_end(mut self) -> Ran {
+    fn go_on(mut self) -> Ran {
         loop {
             let now = Instant::now();
             let since = now - self.ran.begun;
@@ -192,13 +200,18 @@ impl Running {
         self.restart = Some(now + pause);
     }
 
+    fn start_again(&mut self) {
+        let from = Instant::now();
+        self.ran.manager.restart();
+        self.ran.lives.push(Life { pid: self.ran.manager.pid(), from, to: None });
+    }
+
     /// Starts the manager again where it ended, and complains where nobody had told it to.
     fn keep_a_manager(&mut self, now: Instant) {
         if let Some(at) = self.restart {
             if now >= at {
                 self.restart = None;
-                self.ran.manager.restart();
-                self.ran.lives.push(Life { from: now, to: None });
+                self.start_again();
             }
             return;
         }
@@ -287,12 +300,13 @@ impl Running {
             }
             let now = Instant::now();
             self.ended(now, Duration::ZERO);
-            self.ran.manager.restart();
-            self.ran.lives.push(Life { from: now, to: None });
+            self.start_again();
         }
         self.ran.manager.wait_until_up();
+        let asked = Instant::now();
         self.ran.manager.quit();
-        let code = self.ran.manager.wait_for_exit(seconds(180)).code;
+        let code = self.ran.manager.wait_for_exit(DRAIN_LIMIT).code;
+        self.ran.drained = asked.elapsed();
         if code != Some(0) {
             self.ran.violations.push(format!("the manager did not drain: exit code {code:?}"));
         }

@@ -35,7 +35,7 @@ impl Job {
             "x={}
 say() {{ {{ exec 9<>/dev/tcp/127.0.0.1/{witness}; }} 2>/dev/null && echo \"$1 $CI_JOB_ID\" >&9; exec 9>&-; }}
 next() {{ x=$((x * 16807 % 2147483647)); }}
-lines() {{ local n=$1 pad; printf -v pad \"%$2s\"; pad=${{pad// /.}}
+lines() {{ local n=$1 pad; printf -v pad \"%0$2d\" 0
   while [ $n -gt 0 ]; do next; printf '%010d%s\\n' $x \"$pad\"; n=$((n - 1)); done; }}
 no_text() {{ next; printf '{NO_TEXT_ESCAPED} %d\\n' $x; }}
 say began
@@ -91,7 +91,7 @@ say began
                     bytes.extend_from_slice(format!(" {number}\n").as_bytes());
                 } else {
                     bytes.extend_from_slice(format!("{number:010}").as_bytes());
-                    bytes.resize(bytes.len() + width - 11, b'.');
+                    bytes.resize(bytes.len() + width - 11, b'0');
                     bytes.push(b'\n');
                 }
             }
