@@ -91,7 +91,7 @@ pub(crate) fn run(plan: &Plan) -> Ran {
         .set("request_concurrency", 4)
         .autoscaler("delete_instances_on_shutdown", true)
         .policy(json!({"periods": ["* * * * *"], "idle_count": 1, "idle_time": "2s"}));
-    let begun = Instant::now();
+    let (begun, begun_at) = (Instant::now(), SystemTime::now());
     let manager = Manager::setup()
         .runner(runner)
         .set("concurrent", MAX_INSTANCES * CAPACITY)
@@ -110,7 +110,7 @@ pub(crate) fn run(plan: &Plan) -> Ran {
         instances: Instances::default(),
         violations: Vec::new(),
         begun,
-        begun_at: SystemTime::now(),
+        begun_at,
         took: Duration::ZERO,
         drained: Duration::ZERO,
         requeued: 0,
