@@ -21,7 +21,8 @@ pub(crate) enum Outcome {
     LostWithItsAgent,
     /// Its manager was killed while it waited for an instance.
     NeverHadAnInstance,
-    /// Its manager was killed between writing `go` and saying it.
+    /// Its manager was killed, or its connection cut, about when `go` was written: it was
+    /// never said, and the job may have begun as far as anybody can know.
     LostAtGo,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Case<'a> {
     pub(crate) log: &'a str,
     pub(crate) heard: Heard,
     pub(crate) effects: Vec<Effect>,
+    /// When connections were cut.
+    pub(crate) cuts: Vec<Instant>,
     pub(crate) lives: &'a [Life],
 }
 
@@ -171,12 +174,15 @@ impl Case<'_> {
         if self.effects.iter().any(may_be) {
             return Ok(Outcome::LostWithItsAgent);
         }
-        let had_not_begun = self.heard.began == 0 && self.a_manager_died();
-        if had_not_begun && why.contains("ended before the job had an instance") {
-            return Ok(Outcome::NeverHadAnInstance);
-        }
-        if had_not_begun && why.contains("does not know the job any more") {
-            return Ok(Outcome::LostAtGo);
+        if self.heard.began == 0 {
+            let had_none = why.contains("ended before the job had an instance");
+            if had_none && self.a_manager_died() {
+                return Ok(Outcome::NeverHadAnInstance);
+            }
+            let is_unknown = why.contains("does not know the job any more");
+            if is_unknown && (self.a_manager_died() || self.a_connection_was_cut()) {
+                return Ok(Outcome::LostAtGo);
+            }
         }
         Err(format!("a system failure without a cause of ours: {}", why.trim_end()))
     }
@@ -197,8 +203,126 @@ impl Case<'_> {
 
     /// Whether a process of the manager ended while it had the job.
     fn a_manager_died(&self) -> bool {
-        let had: Option<Instant> = self.audit.handed_out();
-        let ended = self.audit.ended();
-        self.lives.iter().any(|life| life.to.is_some() && life.to > had && life.to < ended)
+        self.lives.iter().filter_map(|life| life.to).any(|to| self.had_it_at(to))
+    }
+
+    fn a_connection_was_cut(&self) -> bool {
+        self.cuts.iter().any(|at| self.had_it_at(*at))
+    }
+
+    fn had_it_at(&self, at: Instant) -> bool {
+        Some(at) > self.audit.handed_out() && Some(at) < self.audit.ended()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use support::JobId;
+
+    use super::*;
+    use crate::plan::Prints;
+
+    const WHOLE: Heard = Heard { began: 1, ended: 1 };
+
+    fn job(exit: u8) -> Job {
+        Job {
+            arrives: Duration::ZERO,
+            prints: Prints::NoText,
+            number: 7,
+            bursts: 3,
+            lasts: Duration::from_secs(1),
+            exit,
+            after_script: true,
+            artifact: false,
+            canceled: None,
+        }
+    }
+
+    fn audit(state: State, reason: Option<&str>, exit_code: Option<i64>, log: &str) -> Audit {
+        let now = Instant::now();
+        let size = log.len() as u64;
+        let events = [
+            Event::Queued,
+            Event::HandedOut,
+            Event::Acknowledged,
+            Event::Patched(0, size / 2),
+            Event::Patched(size / 2, size),
+            Event::Ended,
+        ];
+        Audit {
+            job: JobId(1),
+            state,
+            failure_reason: reason.map(str::to_owned),
+            exit_code,
+            events: events.into_iter().map(|event| (now, event)).collect(),
+        }
+    }
+
+    fn judge(
+        job: &Job,
+        audit: &Audit,
+        log: &str,
+        heard: Heard,
+        effects: &[Effect],
+    ) -> Result<Outcome, String> {
+        Case { job, audit, log, heard, effects: effects.to_vec(), cuts: vec![], lives: &[] }.judge()
+    }
+
+    #[test]
+    fn only_the_true_result_with_the_whole_log_is_taken() {
+        let job = job(0);
+        let log = job.log();
+        let good = audit(State::Success, None, None, &log);
+        assert_eq!(judge(&job, &good, &log, WHOLE, &[]), Ok(Outcome::Success));
+        let disturbed = judge(&job, &good, &log, WHOLE, &[Effect::Disturbed]);
+        assert_eq!(disturbed, Ok(Outcome::Success));
+
+        let fault = |audit: &Audit, log: &str, heard, effects: &[Effect]| {
+            judge(&job, audit, log, heard, effects).expect_err("a broken promise")
+        };
+        assert!(fault(&good, &log, WHOLE, &[Effect::Lost]).contains("was killed while it ran"));
+        let twice = Heard { began: 2, ended: 1 };
+        assert!(fault(&good, &log, twice, &[]).contains("more than once"));
+        let other = log.replacen("no end", "no and", 1);
+        assert!(fault(&good, &other, WHOLE, &[]).contains("its log is wrong"));
+        let mut gap = good.clone();
+        gap.events[4].1 = Event::Patched(log.len() as u64 / 2 + 1, log.len() as u64);
+        assert!(fault(&gap, &log, WHOLE, &[]).contains("a PATCH from"));
+        let mut again = good.clone();
+        again.events.push((Instant::now(), Event::Ended));
+        assert!(fault(&again, &log, WHOLE, &[]).contains("ended 2 times"));
+        let mut late = good.clone();
+        late.events.push((Instant::now(), Event::Forbidden("a log")));
+        assert!(fault(&late, &log, WHOLE, &[]).contains("knew better"));
+        let failed = audit(State::Failed, Some("script_failure"), Some(1), &log);
+        assert!(fault(&failed, &log, WHOLE, &[]).contains("exit code is 0"));
+        let canceled = audit(State::Canceled, Some("job_canceled"), None, &log);
+        assert!(fault(&canceled, &log, WHOLE, &[]).contains("nobody asked"));
+    }
+
+    #[test]
+    fn a_failure_of_the_system_needs_a_cause_and_the_beginning_of_the_log() {
+        let job = job(3);
+        let whole = job.log();
+        let begun = Heard { began: 1, ended: 0 };
+        let log = format!("{}{LOST}the agent was killed\n", &whole[..whole.len() / 2]);
+        let lost = audit(State::Failed, Some("runner_system_failure"), None, &log);
+        for effect in [Effect::Lost, Effect::MayBeLost] {
+            let outcome = judge(&job, &lost, &log, begun, &[effect]);
+            assert_eq!(outcome, Ok(Outcome::LostWithItsAgent));
+        }
+        for effects in [&[][..], &[Effect::Disturbed]] {
+            let fault = judge(&job, &lost, &log, begun, effects).expect_err("no cause");
+            assert!(fault.contains("without a cause"), "{fault}");
+        }
+        let log = format!(
+            "{}{LOST}the agent was killed\n",
+            &whole[..whole.len() / 2].replace("Git", "git")
+        );
+        let lost = audit(State::Failed, Some("runner_system_failure"), None, &log);
+        let fault = judge(&job, &lost, &log, begun, &[Effect::Lost]).expect_err("another log");
+        assert!(fault.contains("its log is wrong"), "{fault}");
     }
 }

@@ -26,6 +26,9 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
     let mut violations = ran.violations.clone();
     let mut log_bytes = 0;
+    let is_cut =
+        |strike: &&Strike| matches!(strike.kind, Kind::ConnectionCut | Kind::AllConnectionsCut);
+    let cuts: Vec<Instant> = ran.injector.strikes.iter().filter(is_cut).map(|s| s.at).collect();
     for (at, id) in ran.ids.iter().enumerate() {
         let (audit, log) = (ran.gitlab.audit(*id), ran.gitlab.trace_bytes(*id));
         log_bytes += log.len();
@@ -43,6 +46,7 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
             log: &log,
             heard: ran.witness.of(id.0),
             effects: strikes(id.0),
+            cuts: cuts.clone(),
             lives: &ran.lives,
         };
         match case.judge() {
