@@ -26,7 +26,9 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
     let mut violations = ran.violations.clone();
     let mut log_bytes = 0;
-    let cuts = cuts(&ran.injector.strikes);
+    let is_cut =
+        |strike: &&Strike| matches!(strike.kind, Kind::ConnectionCut | Kind::AllConnectionsCut);
+    let cuts: Vec<Instant> = ran.injector.strikes.iter().filter(is_cut).map(|s| s.at).collect();
     for (at, id) in ran.ids.iter().enumerate() {
         let (audit, log) = (ran.gitlab.audit(*id), ran.gitlab.trace_bytes(*id));
         log_bytes += log.len();
@@ -83,13 +85,6 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
         "violations": violations.len(),
     });
     Report { json, violations }
-}
-
-/// When connections were cut.
-fn cuts(strikes: &[Strike]) -> Vec<Instant> {
-    let is_cut =
-        |strike: &&Strike| matches!(strike.kind, Kind::ConnectionCut | Kind::AllConnectionsCut);
-    strikes.iter().filter(is_cut).map(|strike| strike.at).collect()
 }
 
 /// Every injection, a line each.
