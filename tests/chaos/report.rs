@@ -56,6 +56,16 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
     }
     violations.extend(instances(ran));
     violations.extend(left_behind(ran));
+    let json = numbers(plan, ran, (&outcomes, log_bytes), violations.len());
+    Report { json, violations }
+}
+
+fn numbers(
+    plan: &Plan,
+    ran: &Ran,
+    (outcomes, log_bytes): (&BTreeMap<&str, u64>, usize),
+    violations: usize,
+) -> Value {
     let hit: Vec<&Strike> = ran.injector.strikes.iter().filter(|s| !s.target.is_empty()).collect();
     let mut injections: BTreeMap<String, u64> = BTreeMap::new();
     for strike in &hit {
@@ -63,7 +73,7 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
     }
     let touched =
         |effect| hit.iter().flat_map(|strike| &strike.jobs).filter(|(_, e)| *e == effect).count();
-    let json = json!({
+    json!({
         "seed": plan.seed,
         "plan": plan.fingerprint(),
         "jobs": outcomes,
@@ -82,9 +92,8 @@ pub(crate) fn report(plan: &Plan, ran: &Ran) -> Report {
         "seconds": rounded(ran.took),
         "drain_seconds": rounded(ran.drained),
         "slowest_recovery_seconds": rounded(slowest_recovery(ran)),
-        "violations": violations.len(),
-    });
-    Report { json, violations }
+        "violations": violations,
+    })
 }
 
 /// Every injection, a line each.
