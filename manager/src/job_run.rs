@@ -231,7 +231,20 @@ impl Placing<'_> {
 
     /// Writes `go` down, sends it, and follows the job to its end.
     async fn begin(&self, placed: Placed) -> Told<'_> {
-        let Placed { acquisition, line, plan_key } = placed;
+        // The server may have taken its time to hear that the job arrived.
+        let placed = if placed.line.is_closed() {
+            drop(placed);
+            self.place(self.runner.group.reserve_again()).await
+        } else {
+            Ok(placed)
+        };
+        let Placed { acquisition, line, plan_key } = match placed {
+            Ok(placed) => placed,
+            Err(outcome) => {
+                let record = self.record(String::new(), None);
+                return Told::without_agent(record, self.preamble(None), outcome);
+            }
+        };
         let record = self.record(plan_key, Some(&acquisition));
         if let Err(error) = acquisition.begin(&record).await {
             tracing::error!(%error, "cannot write down that the job begins");

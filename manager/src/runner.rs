@@ -23,6 +23,9 @@ use crate::state::State;
 /// A token that is not accepted is tried again this often: it may be a proxy's mistake.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long an answer may be on its way.
+const LAST_ANSWER: Duration = Duration::from_millis(300);
+
 /// More jobs than any process runs.
 const NO_LIMIT: u32 = 1_000_000;
 
@@ -43,6 +46,15 @@ pub(crate) struct Shared {
     pub(crate) detaching: CancellationToken,
     /// Running jobs are stopped.
     pub(crate) aborting: CancellationToken,
+}
+
+impl Shared {
+    /// Resolves a moment after no more jobs are to be asked for: one that the server was
+    /// about to hand out is still taken.
+    async fn drained(&self) {
+        self.draining.cancelled().await;
+        tokio::time::sleep(LAST_ANSWER).await;
+    }
 }
 
 /// One entry, ready to take jobs.
@@ -150,10 +162,9 @@ impl Runner {
             let span = tracing::info_span!("runner", name = self.config.name);
             loops.spawn(
                 async move {
-                    let draining = runner.shared.draining.clone();
                     tokio::select! {
                         () = runner.ask_for_jobs() => {}
-                        () = draining.cancelled() => {}
+                        () = runner.shared.drained() => {}
                     }
                 }
                 .instrument(span),

@@ -127,7 +127,7 @@ impl Fleet {
 
     /// Slots of instances that are asked for, creating or being prepared.
     pub fn coming(&self, limits: &Limits) -> u32 {
-        let of_use = self.asks.iter().filter(|ask| ask.doomed.is_none());
+        let of_use = self.asks.iter().filter(|ask| ask.is_promising());
         let asked: u32 = of_use.map(|ask| ask.outstanding).sum();
         let fresh = asked.saturating_mul(limits.fresh_slots());
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
@@ -244,6 +244,7 @@ impl Fleet {
             }
             _ => true,
         });
+        self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
         if credited > 0 {
             self.asks.iter_mut().for_each(|ask| ask.doubt(now));
         }

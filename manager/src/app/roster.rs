@@ -108,7 +108,7 @@ impl Roster {
             self.tasks.spawn(Arc::clone(self).drain_left(key, record));
         }
         for runner in runners {
-            self.tasks.spawn(runner.feed());
+            self.workshop.shared.jobs.spawn(runner.feed());
         }
         failures
     }
@@ -134,7 +134,7 @@ impl Roster {
 
     pub(super) fn begin(&self, runner: &Arc<Runner>) {
         self.take_up(runner, false);
-        self.tasks.spawn(Arc::clone(runner).feed());
+        self.workshop.shared.jobs.spawn(Arc::clone(runner).feed());
     }
 
     /// Another runner takes the place of one, with the same group.
@@ -143,7 +143,7 @@ impl Roster {
         for one in self.lock().iter_mut().filter(|one| Arc::ptr_eq(&one.runner, before)) {
             one.runner = Arc::clone(&runner);
         }
-        self.tasks.spawn(runner.feed());
+        self.workshop.shared.jobs.spawn(runner.feed());
     }
 
     /// Tries an entry's plugin again and again, where that may help.

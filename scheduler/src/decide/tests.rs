@@ -117,8 +117,13 @@ fn what_is_coming_is_not_made_twice() {
         "",
         "the outcome is unknown"
     );
-    fleet.listed(&[], now(70).moment, now(70).moment);
-    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(70))), "create 3 jobs_waiting");
+    // A list that could have shown them does not: they still count, and are not waited for.
+    fleet.listed(&[], now(6).moment, now(6).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(6));
+    assert_eq!((show(&plan).as_str(), fleet.costing()), ("create 3 jobs_waiting", 3));
+    let at_most_4 = Limits { max_instances: 4, ..limits() };
+    let plan = decide(&fleet, &idle(0, 60), &at_most_4, now(6));
+    assert_eq!(show(&plan), "create 1 jobs_waiting; [2 held back: max_instances]");
 }
 
 #[test]

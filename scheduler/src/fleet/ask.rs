@@ -32,6 +32,9 @@ pub struct Ask {
     pub seen: u32,
     /// Since when it is doubted whether more will come: others were taken for its own.
     pub doubted: Option<Moment>,
+    /// Its call failed, and a list that could have shown what it did did not: it counts as
+    /// what it may cost, and is not waited for.
+    pub vain: bool,
     /// Its instances are of no use any more, for this reason.
     pub doomed: Option<Reason>,
 }
@@ -42,6 +45,17 @@ impl Ask {
         let latest = self.at.after(boot_deadline);
         let sooner = self.doubted.map(|since| since.after(LATE_EFFECT).min(latest));
         (self.answer == Answer::Accepted).then_some(sooner.unwrap_or(latest))
+    }
+
+    /// A list that began then is known.
+    pub(super) fn looked_for(&mut self, begun: Moment) {
+        let is_unknown = matches!(self.answer, Answer::Unknown { .. });
+        self.vain |= is_unknown && begun >= self.at.after(HEARD_EFFECT);
+    }
+
+    /// Whether its instances are likely to come and of use.
+    pub(super) fn is_promising(&self) -> bool {
+        !self.vain && self.doomed.is_none()
     }
 
     pub(super) fn doubt(&mut self, now: Moment) {
