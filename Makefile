@@ -1,6 +1,7 @@
 # make demo    build, then run this repository's own pipeline on local instances
 # make test    set up what the tests need, then run all of them
 # make build   release binaries, the agent inside of mayfly, in dist/
+# make sim     seeds of the simulated scheduler on all cores, SECONDS=600; fails with a replay command
 # make bench   the figures of docs/performance.md
 # make chaos   SEED=7 or SEEDS=1..50: kill everything at random, and prove that no job notices
 # make lint    formatting and clippy
@@ -14,7 +15,7 @@ REFERENCE := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown
 export MAYFLY_GIT_REVISION := $(REVISION)
 export MAYFLY_GIT_REF := $(REFERENCE)
 
-.PHONY: demo test quick-test chaos setup build agent bench lint clean
+.PHONY: demo test quick-test chaos setup build agent sim bench lint clean
 
 demo:
 	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
@@ -56,6 +57,10 @@ build: agent
 	MAYFLY_AGENTS=$(CURDIR)/dist/agents $(CARGO) build --locked --release -p manager
 	$(CARGO) build --locked --release -p fleeting-plugin-local
 	cp target/release/mayfly target/release/fleeting-plugin-local dist/
+
+SECONDS ?= 600
+sim:
+	MAYFLY_SIM_SECONDS=$(SECONDS) $(CARGO) test --locked -p scheduler --test simulation
 
 bench: build
 	./tests/bench/run

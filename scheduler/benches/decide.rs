@@ -13,6 +13,9 @@ use scheduler::{Fleet, Limits, Now, decide};
 
 const SIZES: [u32; 3] = [1_000, 10_000, 100_000];
 const JOBS: u32 = 500;
+/// What one instance among the most would cost, in those of one among the fewest, if each
+/// looked at all others. What leaves the processor's caches costs some more too.
+const QUADRATIC: f64 = 100.0;
 /// The target of 10,000 instances.
 const LIMIT: Duration = Duration::from_millis(1);
 
@@ -52,8 +55,13 @@ fn median(mut work: impl FnMut()) -> Duration {
     times[times.len() / 2]
 }
 
+fn each(time: Duration, size: u32) -> f64 {
+    time.as_secs_f64() * 1e9 / f64::from(size)
+}
+
 fn main() {
-    println!("{:>10} {:>14} {:>14}", "instances", "steady", "all idle go");
+    println!("{:>10} {:>12} {:>9} {:>12} {:>9}", "instances", "steady", "each", "all go", "each");
+    let mut per_instance = Vec::new();
     for size in SIZES {
         let limits =
             Limits { max_instances: size, throttle: Throttle::Unlimited, ..Limits::default() };
@@ -62,9 +70,19 @@ fn main() {
         let steady = median(|| drop(black_box(decide(&fleet, &keep, &limits, now(60)))));
         let none = Policy { idle_count: 0, idle_time: Duration::ZERO, ..Policy::default() };
         let all_go = median(|| drop(black_box(decide(&fleet, &none, &limits, now(60)))));
-        println!("{size:>10} {steady:>14.1?} {all_go:>14.1?}");
+        let nanoseconds = [each(steady, size), each(all_go, size)];
+        let [one, other] = nanoseconds;
+        println!("{size:>10} {steady:>12.1?} {one:>6.0} ns {all_go:>12.1?} {other:>6.0} ns");
         if size == 10_000 && steady > LIMIT {
             println!("           the target is {LIMIT:?}: MISSED");
         }
+        per_instance.push(nanoseconds);
+    }
+    let (first, last) = (per_instance[0], per_instance[per_instance.len() - 1]);
+    for (what, grown) in ["steady", "all go"].iter().zip([last[0] / first[0], last[1] / first[1]]) {
+        let verdict = if grown < QUADRATIC / 5.0 { "linear" } else { "NOT LINEAR" };
+        println!(
+            "{what}: {QUADRATIC:.0} times the instances cost {grown:.1} times as much each ({verdict}; quadratic were {QUADRATIC:.0})"
+        );
     }
 }

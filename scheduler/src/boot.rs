@@ -7,44 +7,54 @@ use std::time::Duration;
 const REMEMBERED: usize = 64;
 /// Fewer say nothing.
 const ENOUGH: usize = 5;
-/// An instance may take so many times as long as the slowest that is remembered. One that
-/// is given up counts as slow as it was then: the next ones are given more time.
+/// An instance may take so many times as long as the slowest that is remembered. Where one
+/// is given up, the next ones are given so many times more.
 const SLOWER: u32 = 4;
 /// Nobody is given less: a provider has a bad minute now and then.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The boot times of a group: from being asked for to being ready for jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BootTimes(VecDeque<Duration>);
+pub struct BootTimes {
+    came: VecDeque<Duration>,
+    /// How long those had taken that were given up since one came.
+    given_up: Duration,
+}
 
 impl BootTimes {
     /// Those of before, the oldest first.
     pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut boots = Self::default();
-        times.into_iter().for_each(|took| boots.learned(took));
+        times.into_iter().for_each(|took| boots.came(took));
         boots
     }
 
     /// The oldest first.
     pub fn all(&self) -> impl Iterator<Item = Duration> {
-        self.0.iter().copied()
+        self.came.iter().copied()
     }
 
-    /// An instance took so long, or was given up after so long.
-    pub fn learned(&mut self, took: Duration) {
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
+    /// An instance took so long.
+    pub fn came(&mut self, took: Duration) {
+        if self.came.len() == REMEMBERED {
+            self.came.pop_front();
         }
-        self.0.push_back(took);
+        self.came.push_back(took);
+        self.given_up = Duration::ZERO;
+    }
+
+    /// An instance was given up after so long.
+    pub fn gave_up(&mut self, after: Duration) {
+        self.given_up = self.given_up.max(after);
     }
 
     /// The time within which this share (0 to 1) of the instances came up; nothing before
     /// there are enough of them.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
-        if self.0.len() < ENOUGH {
+        if self.came.len() < ENOUGH {
             return None;
         }
-        let mut sorted: Vec<Duration> = self.0.iter().copied().collect();
+        let mut sorted: Vec<Duration> = self.came.iter().copied().collect();
         sorted.sort_unstable();
         #[expect(
             clippy::cast_possible_truncation,
@@ -59,7 +69,9 @@ impl BootTimes {
     /// How long an instance may take, at most `limit`.
     pub fn deadline(&self, limit: Duration) -> Duration {
         match self.quantile(1.0) {
-            Some(slowest) => (slowest * SLOWER).max(SHORTEST_DEADLINE).min(limit),
+            Some(slowest) => {
+                (slowest.max(self.given_up) * SLOWER).max(SHORTEST_DEADLINE).min(limit)
+            }
             None => limit,
         }
     }
@@ -90,10 +102,14 @@ mod tests {
         assert_eq!(seconds([1, 1]).deadline(limit), limit);
         let mut boots = seconds([20, 30, 25, 22, 28]);
         assert_eq!(boots.deadline(limit).as_secs(), 120);
-        boots.learned(boots.deadline(limit));
+        boots.gave_up(boots.deadline(limit));
         assert_eq!(boots.deadline(limit).as_secs(), 480);
-        boots.learned(boots.deadline(limit));
+        boots.gave_up(boots.deadline(limit));
         assert_eq!(boots.deadline(limit), limit);
+        // What was given up is no boot time, and one that comes says how long it takes now.
+        assert_eq!(boots.quantile(0.5), Some(Duration::from_secs(25)));
+        boots.came(Duration::from_secs(35));
+        assert_eq!(boots.deadline(limit).as_secs(), 140);
         assert_eq!(seconds([0; 9]).deadline(limit), SHORTEST_DEADLINE);
     }
 }

@@ -15,26 +15,20 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
         return plan;
     }
     let expired = expire(fleet, limits, now.moment, &mut plan);
+    prepare(fleet, |_| true, &mut plan);
     for instance in fleet.instances().filter(|instance| !expired.contains(instance.id())) {
         if let Some(reason) = instance.due_to_drain() {
             plan.drain(instance, reason);
-            continue;
-        }
-        match instance.phase() {
-            Phase::Running => plan.steps.push(Step::Prepare { id: instance.id().clone() }),
-            Phase::Ready if instance.uses_left(limits) == 0 => {
-                plan.drain(instance, Reason::MaxUseCount);
-            }
-            _ => {}
+        } else if instance.phase() == Phase::Ready && instance.uses_left(limits) == 0 {
+            plan.drain(instance, Reason::MaxUseCount);
         }
     }
     let wanted = plan.demand.waiting + plan.demand.idle_target;
     let supply = plan.demand.free + plan.demand.coming;
     if wanted > supply {
         create(fleet, limits, wanted - supply, now, &mut plan);
-    } else {
-        shrink(fleet, policy, limits, (supply - wanted, now.moment), &mut plan);
     }
+    shrink(fleet, policy, limits, (supply.saturating_sub(wanted), now.moment), &mut plan);
     delete(fleet, limits, now.moment, &mut plan);
     plan
 }
@@ -44,17 +38,11 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
 pub fn decide_end(fleet: &Fleet, limits: &Limits, reason: Reason, now: Now) -> Plan {
     let mut plan = Plan::default();
     let expired = expire(fleet, limits, now.moment, &mut plan);
+    // Of one that nothing is known of, its preparation tells first whether it runs jobs.
+    prepare(fleet, |instance| instance.may_be_busy() || instance.acquired() > 0, &mut plan);
     for instance in fleet.instances().filter(|instance| !expired.contains(instance.id())) {
-        match instance.phase() {
-            // Its jobs of before a restart can be followed once it is prepared.
-            Phase::Running if instance.acquired() > 0 => {
-                plan.steps.push(Step::Prepare { id: instance.id().clone() });
-            }
-            Phase::Creating | Phase::Preparing if instance.acquired() > 0 => {}
-            Phase::Creating | Phase::Running | Phase::Preparing | Phase::Ready => {
-                plan.drain(instance, reason);
-            }
-            Phase::Draining | Phase::Deleting => {}
+        if instance.phase() < Phase::Draining && !instance.may_be_busy() {
+            plan.drain(instance, reason);
         }
     }
     delete(fleet, limits, now.moment, &mut plan);
@@ -73,8 +61,22 @@ fn demand(fleet: &Fleet, policy: &Policy, limits: &Limits) -> Demand {
     }
 }
 
-/// What took too long: asks that never showed up, instances that do not come up. Returns
-/// those that are drained for it.
+/// Connects to what runs, and to what is draining while jobs of before wait for it.
+fn prepare(fleet: &Fleet, which: impl Fn(&Instance) -> bool, plan: &mut Plan) {
+    for instance in fleet.instances().filter(|instance| which(instance)) {
+        let is_wanted = match instance.phase() {
+            Phase::Running => true,
+            Phase::Draining => instance.is_cut_off(),
+            _ => false,
+        };
+        if is_wanted {
+            plan.steps.push(Step::Prepare { id: instance.id().clone() });
+        }
+    }
+}
+
+/// What took too long: asks that never showed up, instances that do not come up. While the
+/// provider cannot be listed, neither is known. Returns those that are drained for it.
 fn expire<'a>(
     fleet: &'a Fleet,
     limits: &Limits,
@@ -82,24 +84,29 @@ fn expire<'a>(
     plan: &mut Plan,
 ) -> BTreeSet<&'a InstanceId> {
     let mut expired = BTreeSet::new();
-    let boot_deadline = fleet.boots.deadline(limits.boot_deadline);
+    let learned = fleet.boots.deadline(limits.boot_deadline);
+    // Each that is given up early says that the others may take longer.
+    let mut early = 1;
     for ask in fleet.asks() {
-        let Some(deadline) = ask.deadline(boot_deadline) else { continue };
-        if now >= deadline {
-            plan.steps.push(Step::GiveUp { ask: ask.id });
-        } else {
+        let Some(deadline) = ask.deadline(limits.boot_deadline) else { continue };
+        if now < deadline {
             plan.wake_at(deadline);
+        } else if fleet.listed_since(deadline) {
+            plan.steps.push(Step::GiveUp { ask: ask.id });
         }
     }
     for instance in fleet.instances() {
         let since = instance.phase_since();
         let (since, limit, reason) = match instance.phase() {
-            Phase::Creating => (since, boot_deadline, Reason::BootDeadline),
+            Phase::Creating if instance.was_ready() => {
+                (since, limits.boot_deadline, Reason::Unreachable)
+            }
+            Phase::Creating => (since, limits.boot_deadline, Reason::BootDeadline),
             Phase::Running | Phase::Preparing if instance.was_ready() => {
                 (since, limits.reconnect_deadline, Reason::Unreachable)
             }
             Phase::Running | Phase::Preparing => {
-                (since, boot_deadline.min(limits.prepare_deadline), Reason::BootDeadline)
+                (since, limits.prepare_deadline, Reason::BootDeadline)
             }
             // Its jobs would wait for ever for a connection that does not come back.
             Phase::Draining => match instance.lost_since() {
@@ -109,11 +116,16 @@ fn expire<'a>(
             Phase::Ready | Phase::Deleting => continue,
         };
         let deadline = since.after(limit);
-        if now >= deadline {
+        let is_boot = reason == Reason::BootDeadline;
+        let sooner = if is_boot { since.after(limit.min(learned)) } else { deadline };
+        if now < sooner {
+            plan.wake_at(sooner);
+        } else if now < deadline && early == 0 {
+            plan.wake_at(deadline);
+        } else if instance.phase() != Phase::Creating || fleet.listed_since(sooner) {
+            early -= u32::from(now < deadline);
             expired.insert(instance.id());
             plan.drain(instance, reason);
-        } else {
-            plan.wake_at(deadline);
         }
     }
     expired
@@ -137,8 +149,8 @@ fn create(fleet: &Fleet, limits: &Limits, missing: u32, now: Now, plan: &mut Pla
     }
 }
 
-/// Drains instances that are idle for too long, the longest idle first, as long as the
-/// others hold what is wanted.
+/// Drains idle instances beyond the limit, whatever is wanted; then those that are idle for
+/// too long, the longest idle first, as long as the others hold what is wanted.
 fn shrink(
     fleet: &Fleet,
     policy: &Policy,
@@ -180,14 +192,7 @@ fn shrink(
 /// Deletes what is draining without a job, in one call: also what is drained by this very
 /// plan, and what was asked for before and is still there.
 fn delete(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
-    let drained_now: BTreeMap<InstanceId, Reason> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Drain { id, reason } => Some((id.clone(), *reason)),
-            _ => None,
-        })
-        .collect();
+    let drained_now = drained(plan);
     let mut instances = Vec::new();
     for instance in fleet.instances() {
         let reason = drained_now.get(instance.id()).copied().or(instance.drain_reason());
@@ -208,6 +213,15 @@ fn delete(fleet: &Fleet, limits: &Limits, now: Moment, plan: &mut Plan) {
     if !instances.is_empty() {
         plan.steps.push(Step::Delete { instances });
     }
+}
+
+/// What this very plan drains, and why.
+fn drained(plan: &Plan) -> BTreeMap<InstanceId, Reason> {
+    let drains = plan.steps.iter().filter_map(|step| match step {
+        Step::Drain { id, reason } => Some((id.clone(), *reason)),
+        _ => None,
+    });
+    drains.collect()
 }
 
 impl Plan {

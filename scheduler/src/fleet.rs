@@ -7,11 +7,11 @@
 
 mod ask;
 mod instance;
+mod lists;
 mod phase;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::boot::BootTimes;
 use crate::limits::{Creation, Existing, Limits};
@@ -22,15 +22,6 @@ pub use ask::{Answer, Ask, AskFailure, AskId};
 pub use instance::{Instance, InstanceId, Vacant};
 pub use phase::{Origin, Phase, Seen};
 pub use slots::NoSlot;
-
-/// An instance that is missing from this many lists, and for this long, is gone.
-const MISSES: u32 = 3;
-const MISSING_FOR: Duration = Duration::from_secs(30);
-/// One that runs jobs is given longer: its connection will tell sooner.
-const BUSY_MISSING_FOR: Duration = Duration::from_secs(300);
-
-/// Ids of what is over that are remembered.
-const OVER: usize = 10_000;
 
 /// An instance that left the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +59,10 @@ pub struct Fleet {
     waiting: u32,
     /// Promises of a slot to jobs that are being asked for.
     reserved: u32,
-    /// Whether the provider was listed at least once.
-    listed: bool,
     /// Ids of what is over: some providers go on listing them.
     over: BTreeSet<InstanceId>,
+    /// When the provider was first listed, and when the call for the last list began.
+    lists: Option<(Moment, Moment)>,
     /// What bounds creation.
     pub creation: Creation,
     /// How long instances take to come up.
@@ -106,7 +97,12 @@ impl Fleet {
 
     /// Whether the provider was listed at least once: before that nothing is decided.
     pub fn is_known(&self) -> bool {
-        self.listed
+        self.lists.is_some()
+    }
+
+    /// Whether a list that began at that moment or later was heard: it shows what was so.
+    pub fn listed_since(&self, moment: Moment) -> bool {
+        self.lists.is_some_and(|(_, begun)| begun >= moment)
     }
 
     /// Slots that run jobs.
@@ -158,7 +154,8 @@ impl Fleet {
     pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
         let answer = AskFailure::Silent.answer(now);
-        self.asks.push(Ask { id, outstanding: n, sent: None, at: now, answer, ..Ask::default() });
+        let ask = Ask { id, asked: n, outstanding: n, at: now, answer, ..Ask::default() };
+        self.asks.push(ask);
     }
 
     /// The provider was asked for `n` instances. Counts in full from now on.
@@ -167,21 +164,36 @@ impl Fleet {
         self.next_ask += 1;
         self.creation.asked(n, limits, now);
         let answer = Answer::Pending;
-        let sent = Some(now);
-        self.asks.push(Ask { id, outstanding: n, sent, at: now, answer, ..Ask::default() });
+        let ask = Ask {
+            id,
+            asked: n,
+            outstanding: n,
+            sent: Some(now),
+            at: now,
+            answer,
+            ..Ask::default()
+        };
+        self.asks.push(ask);
         id
     }
 
-    /// The provider accepted `accepted` of an ask.
+    /// The provider accepted `accepted` of an ask. One that accepts fewer than it was asked
+    /// for is out of something: it is asked for the rest after a pause, as after a failure.
     pub fn ask_accepted(&mut self, id: AskId, accepted: u32, now: Moment) {
-        self.creation.call_succeeded();
+        let mut is_short = false;
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
-            // What was seen while the call was under way is no longer outstanding.
-            ask.outstanding = ask.outstanding.min(accepted);
-            ask.answer = Answer::Accepted;
-            ask.at = now;
+            is_short = accepted < ask.asked;
+            for _ in 0..ask.accept(accepted, now) {
+                ask::credit(&mut self.asks);
+            }
         }
-        self.asks.retain(|ask| ask.outstanding > 0);
+        if accepted > 0 || !is_short {
+            self.creation.call_succeeded();
+        }
+        if is_short {
+            self.creation.call_failed(now);
+        }
+        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
     }
 
     /// The call failed. What it did all the same shows later.
@@ -200,103 +212,6 @@ impl Fleet {
         }
     }
 
-    /// A complete list of the provider's instances, whose call began at `begun`. Returns
-    /// the instances that are gone.
-    pub fn listed(&mut self, list: &[(InstanceId, Seen)], begun: Moment, now: Moment) -> Vec<Gone> {
-        let first = !std::mem::replace(&mut self.listed, true);
-        for (id, seen) in list {
-            self.saw(id, *seen, first, now);
-        }
-        self.settle_asks(begun, now);
-        let named: BTreeMap<&InstanceId, Seen> =
-            list.iter().map(|(id, seen)| (id, *seen)).collect();
-        let mut gone = Vec::new();
-        let mut failed = 0;
-        self.instances.retain(|id, instance| {
-            let stays = match named.get(id) {
-                Some(Seen::Deleted) => false,
-                Some(_) => true,
-                None => !instance.missed(now, MISSES, (MISSING_FOR, BUSY_MISSING_FOR)),
-            };
-            if !stays {
-                failed += u32::from(instance.never_came_up());
-                gone.push(instance.farewell());
-            }
-            stays
-        });
-        for _ in 0..failed {
-            self.creation.boot_failed(now);
-        }
-        self.remember_over(list, &gone);
-        self.check();
-        gone
-    }
-
-    /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
-    /// credited to the oldest ask: if that had no effect, it came of an accepted one, whose
-    /// rest is then waited for no longer than an effect may take to show.
-    fn settle_asks(&mut self, begun: Moment, now: Moment) {
-        let mut credited = 0;
-        self.asks.retain(|ask| match ask.answer {
-            Answer::Unknown { truth_after } if begun >= truth_after => {
-                credited += ask.seen;
-                false
-            }
-            _ => true,
-        });
-        self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
-        if credited > 0 {
-            self.asks.iter_mut().for_each(|ask| ask.doubt(now));
-        }
-    }
-
-    fn remember_over(&mut self, list: &[(InstanceId, Seen)], gone: &[Gone]) {
-        if self.over.len() >= OVER {
-            self.over.clear();
-        }
-        let instances = &self.instances;
-        let over = list
-            .iter()
-            .filter(|(id, seen)| seen.is_over() && !instances.contains_key(id))
-            .map(|(id, _)| id)
-            .chain(gone.iter().map(|gone| &gone.id));
-        self.over.extend(over.cloned());
-    }
-
-    fn saw(&mut self, id: &InstanceId, seen: Seen, first: bool, now: Moment) {
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.saw(seen, now);
-            return;
-        }
-        // Some plugins go on listing what is long gone. What is new may be what was asked
-        // for, and have failed at once.
-        let is_new = !first && !self.over.contains(id);
-        if seen.is_over() && !(is_new && self.asks.iter().any(|ask| ask.outstanding > 0)) {
-            return;
-        }
-        self.over.remove(id);
-        // On the first list all asks are those of before.
-        let ask = self.asks.iter_mut().find(|ask| ask.outstanding > 0);
-        let origin = match &ask {
-            None if first => Origin::Unrecorded,
-            Some(_) => Origin::Asked,
-            None => Origin::Unexpected,
-        };
-        let mut instance = Instance::new(id.clone(), origin, now);
-        if let Some(ask) = ask {
-            ask.outstanding -= 1;
-            ask.seen += 1;
-            instance.came_of(ask);
-        }
-        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
-        if seen == Seen::Leaving && origin != Origin::Asked {
-            // On its way out before we knew it: that it never came up says nothing.
-            instance.drain(Reason::Unrecorded, now);
-        }
-        instance.saw(seen, now);
-        self.instances.insert(id.clone(), instance);
-    }
-
     /// A preparation began: of a new instance, or of one whose connection is lost.
     pub fn preparing(&mut self, id: &InstanceId, now: Moment) {
         self.with(id, |instance| instance.preparing(now));
@@ -308,7 +223,7 @@ impl Fleet {
         if let Some(instance) = self.instances.get(id).filter(|instance| !instance.was_ready()) {
             self.creation.boot_succeeded();
             if let Some(asked) = instance.asked_at() {
-                self.boots.learned(now.since(asked));
+                self.boots.came(now.since(asked));
             }
         }
         self.with(id, |instance| {
@@ -340,10 +255,12 @@ impl Fleet {
 
     /// An instance shall get no more jobs.
     pub fn drain(&mut self, id: &InstanceId, reason: Reason, now: Moment) {
-        if matches!(reason, Reason::BootDeadline) {
+        let is_ours =
+            self.instances.get(id).is_some_and(|instance| instance.origin() == Origin::Asked);
+        if reason == Reason::BootDeadline && is_ours {
             self.creation.boot_failed(now);
             if let Some(asked) = self.instances.get(id).and_then(Instance::asked_at) {
-                self.boots.learned(now.since(asked));
+                self.boots.gave_up(now.since(asked));
             }
         }
         self.with(id, |instance| instance.drain(reason, now));

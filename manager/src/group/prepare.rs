@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
+use scheduler::plan::Reason;
 
 use super::{Group, Inner};
 use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
@@ -100,11 +101,16 @@ impl Group {
             ready_command: self.tuning().ready_command.clone(),
         };
         let result = preparation.attempt(&access, &mut remembered).await;
-        self.remember(id, remembered).await;
-        let connection = result?;
         let was_ready = self.lock().fleet.instance(id).is_some_and(Instance::was_ready);
-        let busy = if was_ready { BTreeSet::new() } else { busy_slots(&connection).await? };
-        Ok((connection, busy))
+        let busy = match &result {
+            Ok(connection) if !was_ready => busy_slots(connection).await,
+            _ => Ok(BTreeSet::new()),
+        };
+        let has_strangers = busy.as_ref().is_ok_and(|busy| !busy.is_empty());
+        // Without an answer it is not ready: the next attempt asks again, and writes.
+        remembered.ready &= busy.is_ok();
+        self.remember(id, remembered, has_strangers).await;
+        Ok((result?, busy?))
     }
 
     fn remembered(&self, id: &InstanceId) -> Remembered {
@@ -112,7 +118,9 @@ impl Group {
         inner.records.get(id).map(|record| record.remembered.clone()).unwrap_or_default()
     }
 
-    async fn remember(&self, id: &InstanceId, remembered: Remembered) {
+    /// Keeps what a preparation learned. What may run jobs that are not ours is not written
+    /// down: the next process must ask it for jobs again.
+    async fn remember(&self, id: &InstanceId, remembered: Remembered, has_strangers: bool) {
         let record = {
             let mut inner = self.lock();
             if inner.fleet.instance(id).is_none() {
@@ -124,9 +132,11 @@ impl Group {
                 return;
             }
             record.remembered = remembered;
-            // The next process must ask it for jobs again.
-            let origin = fleet.instance(id).map(Instance::origin);
-            if origin == Some(Origin::Unrecorded) {
+            let is_unrecorded = fleet.instance(id).is_some_and(|instance| {
+                instance.origin() == Origin::Unrecorded
+                    || instance.drain_reason() == Some(Reason::Unrecorded)
+            });
+            if is_unrecorded || has_strangers {
                 return;
             }
             record.clone()

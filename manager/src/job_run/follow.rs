@@ -138,6 +138,13 @@ impl<'a> Follow<'a> {
             .take()
             .unwrap_or_else(|| Outcome::failure(FailureReason::RunnerSystemFailure, why));
         let rest = self.last_words(&outcome).await;
+        // Its slot is another job's before the server has heard the end: the next process
+        // must not take it for this one's.
+        self.record.instance.clear();
+        let (state, key) = (&self.runner.shared.state, &self.runner.key);
+        if let Err(error) = state.put_job(key, &self.record).await {
+            tracing::error!(%error, "cannot write down that a job has left its slot");
+        }
         let silent = self.server == JobState::Over;
         let stored = self.pending.stored();
         Told::Ended {

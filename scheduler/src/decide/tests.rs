@@ -220,9 +220,15 @@ fn what_does_not_come_up_is_deleted_and_counted() {
     let mut fleet = known();
     let ask = fleet.asked(1, &limits(), now(0).moment);
     fleet.ask_accepted(ask, 1, now(0).moment);
-    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(900))), "give up 0");
+    // While the provider cannot be listed, nobody knows.
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(900))), "");
+    let mut without = fleet.clone();
+    without.listed(&[], now(900).moment, now(901).moment);
+    assert_eq!(show(&decide(&without, &idle(0, 60), &limits(), now(901))), "give up 0");
     fleet.listed(&[(id("a"), Seen::Coming)], now(10).moment, now(10).moment);
     assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(909))), "");
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(910))), "");
+    fleet.listed(&[(id("a"), Seen::Coming)], now(910).moment, now(910).moment);
     let plan = decide(&fleet, &idle(0, 60), &limits(), now(910));
     assert_eq!(show(&plan), "drain a boot_deadline; delete a");
 }
@@ -232,13 +238,13 @@ fn at_the_end_everything_goes_but_what_runs_a_job() {
     let mut fleet = ready(2);
     fleet.listed(
         &[(id("i0"), Seen::Running), (id("i1"), Seen::Running), (id("new"), Seen::Coming)],
-        now(1).moment,
-        now(1).moment,
+        now(200).moment,
+        now(200).moment,
     );
     fleet.acquire(&limits(), &[]);
-    let plan = decide_end(&fleet, &limits(), Reason::ShuttingDown, now(2));
-    let drains = "drain i0 shutting_down; drain i1 shutting_down; drain new shutting_down";
-    assert_eq!(show(&plan), format!("{drains}; delete i1,new"));
+    let plan = decide_end(&fleet, &limits(), Reason::ShuttingDown, now(201));
+    // The new one is of somebody else, who may run jobs on it.
+    assert_eq!(show(&plan), "drain i0 shutting_down; drain i1 shutting_down; delete i1");
 }
 
 #[test]
@@ -254,9 +260,11 @@ fn an_instance_credited_to_a_failed_ask_does_not_hold_jobs_up_for_long() {
     fleet.listed(&list, now(7).moment, now(7).moment);
     assert_eq!(fleet.costing(), 2, "one may still come");
     fleet.preparing(&id("x"), now(7).moment);
-    let give_up = |seconds| show(&decide(&fleet, &idle(0, 60), &limits(), now(seconds)));
-    assert_eq!(give_up(66), "");
-    assert!(give_up(67).contains("give up 1"), "{}", give_up(67));
+    fleet.listed(&list, now(66).moment, now(66).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(66))), "");
+    fleet.listed(&list, now(67).moment, now(67).moment);
+    let plan = show(&decide(&fleet, &idle(0, 60), &limits(), now(67)));
+    assert!(plan.contains("give up 1"), "{plan}");
     fleet.ask_given_up(accepted, now(67).moment);
     assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (1, 0));
 }
@@ -288,12 +296,13 @@ fn jobs_of_before_are_followed_before_their_instance_is_drained() {
         decide(&fleet, &idle(0, 60), &limits(), now(1)),
         decide_end(&fleet, &limits(), Reason::Outdated, now(1)),
     ] {
-        assert_eq!(show(&plan), "prepare a");
+        assert_eq!(show(&plan), "prepare a; drain a outdated");
     }
     fleet.preparing(&id("a"), now(1).moment);
+    fleet.drain(&id("a"), Reason::Outdated, now(1).moment);
     fleet.prepared(&id("a"), BTreeSet::new(), now(2).moment);
-    let plan = decide(&fleet, &idle(0, 60), &limits(), now(2));
-    assert_eq!(show(&plan), "drain a outdated");
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(600));
+    assert_eq!((show(&plan).as_str(), fleet.acquired()), ("", 1));
 }
 
 #[test]
@@ -310,7 +319,9 @@ fn an_instance_that_was_ready_is_given_a_minute_to_come_back() {
 fn running_instances_are_prepared_and_unrecorded_ones_go_when_they_are_known_to_be_free() {
     let mut fleet = Fleet::default();
     fleet.listed(&[(id("a"), Seen::Running)], now(0).moment, now(0).moment);
-    assert_eq!(show(&decide(&fleet, &idle(1, 60), &limits(), now(0))), "prepare a");
+    // It will serve nobody, so nothing is hoped for from it.
+    let plan = decide(&fleet, &idle(1, 60), &limits(), now(0));
+    assert_eq!(show(&plan), "prepare a; create 1 idle_target");
     fleet.preparing(&id("a"), now(0).moment);
     fleet.prepared(&id("a"), BTreeSet::new(), now(1).moment);
     let plan = decide(&fleet, &idle(1, 60), &limits(), now(1));
@@ -331,6 +342,57 @@ fn a_lowered_maximum_drains_idle_instances_at_once() {
         fleet.deleting(&[vacant], now(10).moment);
     }
     assert_eq!(show(&decide(&fleet, &idle(3, 600), &lowered, now(11))), "");
+}
+
+#[test]
+fn a_lowered_maximum_holds_also_where_more_is_wanted() {
+    let lowered = Limits { max_instances: 3, ..limits() };
+    let plan = decide(&ready(5), &idle(9, 600), &lowered, now(10));
+    let drains = "drain i0 over_limit; drain i1 over_limit; delete i0,i1";
+    assert_eq!(show(&plan), format!("{drains}; [4 held back: max_instances]"));
+}
+
+#[test]
+fn jobs_of_before_get_their_connection_back_although_their_instance_drains() {
+    let known = crate::fleet::Known { uses: 1, was_ready: true, slots: vec![0], doomed: None };
+    let mut fleet = Fleet::default();
+    fleet.recorded(id("a"), known, now(0).moment);
+    fleet.drain(&id("a"), Reason::Operator, now(1).moment);
+    // The provider could not be listed for longer than a connection may be lost.
+    fleet.listed(&[(id("a"), Seen::Running)], now(100).moment, now(100).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(100))), "prepare a");
+    assert_eq!(show(&decide_end(&fleet, &limits(), Reason::ShuttingDown, now(100))), "prepare a");
+    fleet.preparing(&id("a"), now(100).moment);
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(159));
+    assert_eq!((show(&plan).as_str(), plan.wake), ("", Some(now(160).moment)));
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(160))), "drain a unreachable");
+    fleet.prepared(&id("a"), BTreeSet::new(), now(110).moment);
+    assert_eq!(show(&decide(&fleet, &idle(0, 60), &limits(), now(500))), "");
+}
+
+#[test]
+fn at_the_end_an_instance_that_nothing_is_known_of_is_asked_for_jobs_first() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[(id("a"), Seen::Running)], now(0).moment, now(0).moment);
+    assert_eq!(show(&decide_end(&fleet, &limits(), Reason::ShuttingDown, now(0))), "prepare a");
+    fleet.preparing(&id("a"), now(0).moment);
+    assert_eq!(show(&decide_end(&fleet, &limits(), Reason::ShuttingDown, now(1))), "");
+    fleet.prepared(&id("a"), BTreeSet::from([0]), now(2).moment);
+    assert_eq!(show(&decide_end(&fleet, &limits(), Reason::ShuttingDown, now(2))), "");
+    fleet.occupied(&id("a"), BTreeSet::new(), now(9).moment);
+    assert_eq!(show(&decide_end(&fleet, &limits(), Reason::ShuttingDown, now(9))), "delete a");
+}
+
+#[test]
+fn an_instance_of_before_that_does_not_show_up_is_unreachable_not_unfit() {
+    let mut fleet = Fleet::default();
+    let known = crate::fleet::Known { uses: 1, was_ready: true, slots: vec![0], doomed: None };
+    fleet.recorded(id("a"), known, now(0).moment);
+    for second in [0, 900] {
+        fleet.listed(&[(id("a"), Seen::Coming)], now(second).moment, now(second).moment);
+    }
+    let plan = decide(&fleet, &idle(0, 60), &limits(), now(900));
+    assert_eq!(show(&plan), "drain a unreachable");
 }
 
 #[test]

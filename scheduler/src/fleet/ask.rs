@@ -20,6 +20,8 @@ pub struct AskId(pub u64);
 pub struct Ask {
     /// Its name.
     pub id: AskId,
+    /// How many it was for.
+    pub asked: u32,
     /// How many are still to come, at worst.
     pub outstanding: u32,
     /// When it was sent, if this process did.
@@ -28,8 +30,6 @@ pub struct Ask {
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
-    /// Instances that were taken for those of this ask.
-    pub seen: u32,
     /// Since when it is doubted whether more will come: others were taken for its own.
     pub doubted: Option<Moment>,
     /// Its call failed, and a list that could have shown what it did did not: it counts as
@@ -45,6 +45,11 @@ impl Ask {
         let latest = self.at.after(boot_deadline);
         let sooner = self.doubted.map(|since| since.after(LATE_EFFECT).min(latest));
         (self.answer == Answer::Accepted).then_some(sooner.unwrap_or(latest))
+    }
+
+    /// Instances that were taken for its own.
+    pub(super) fn seen(&self) -> u32 {
+        self.asked.saturating_sub(self.outstanding)
     }
 
     /// A list that began then is known.
@@ -78,6 +83,25 @@ pub enum Answer {
         /// The list that tells the truth begins no earlier.
         truth_after: Moment,
     },
+}
+
+impl Ask {
+    /// The provider accepted so many. Returns how many instances of others were taken for
+    /// its own while the call was under way.
+    pub(super) fn accept(&mut self, accepted: u32, now: Moment) -> u32 {
+        let seen = self.seen();
+        self.outstanding = self.outstanding.min(accepted.saturating_sub(seen));
+        self.answer = Answer::Accepted;
+        self.at = now;
+        seen.saturating_sub(accepted)
+    }
+}
+
+/// An instance was seen: of the oldest ask that waits for one, if any does.
+pub(super) fn credit(asks: &mut [Ask]) -> Option<&Ask> {
+    let ask = asks.iter_mut().find(|ask| ask.outstanding > 0)?;
+    ask.outstanding -= 1;
+    Some(ask)
 }
 
 /// What became of an ask that was not accepted.

@@ -9,10 +9,6 @@ use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
 
-/// An instance that is being deleted is gone when so many lists in a row lack it: one may
-/// lack it by chance, and what is taken for gone is replaced at once.
-const DELETING_MISSES: u32 = 2;
-
 /// The provider's id of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub String);
@@ -46,6 +42,8 @@ pub struct Instance {
     /// When it was asked for, if this process did.
     asked_at: Option<Moment>,
     was_ready: bool,
+    /// Its jobs are of before this process, which has not tried to connect to it yet.
+    is_cut_off: bool,
     ready_at: Moment,
     idle_since: Moment,
     slots: BTreeSet<u32>,
@@ -72,6 +70,7 @@ impl Instance {
             known_since: now,
             asked_at: None,
             was_ready: false,
+            is_cut_off: false,
             ready_at: now,
             idle_since: now,
             slots: BTreeSet::new(),
@@ -120,6 +119,17 @@ impl Instance {
         self.was_ready
     }
 
+    /// Whether jobs of before this process wait for its first connection.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    /// Whether jobs that nothing is known of may run on it: its preparation will tell.
+    pub fn may_be_busy(&self) -> bool {
+        let is_strange = matches!(self.origin, Origin::Unrecorded | Origin::Unexpected);
+        is_strange && !self.was_ready && self.phase < Phase::Draining
+    }
+
     /// When it first became ready.
     pub fn ready_at(&self) -> Moment {
         self.ready_at
@@ -150,11 +160,9 @@ impl Instance {
         self.drain_reason
     }
 
-    /// Why it is to be drained, once that disturbs no job: one whose jobs wait for their
-    /// connection after a restart must be prepared first.
+    /// Why it is to be drained, once that disturbs no job.
     pub fn due_to_drain(&self) -> Option<Reason> {
-        let may = self.phase == Phase::Ready || self.slots.is_empty();
-        self.doomed.filter(|_| may && self.phase < Phase::Draining)
+        self.doomed.filter(|_| self.phase < Phase::Draining && !self.may_be_busy())
     }
 
     /// Since when the connection of a draining one is lost, unless it was given up.
@@ -189,7 +197,9 @@ impl Instance {
     }
 
     fn vacancies(&self, limits: &Limits) -> u32 {
-        let slots = if self.doomed.is_none() { limits.capacity } else { 0 };
+        // What nobody recorded is drained as soon as it is known to run no job.
+        let is_of_use = self.doomed.is_none() && self.origin != Origin::Unrecorded;
+        let slots = if is_of_use { limits.capacity } else { 0 };
         slots.saturating_sub(self.acquired()).min(self.uses_left(limits))
     }
 
@@ -201,6 +211,7 @@ impl Instance {
         self.uses = known.uses;
         self.was_ready = known.was_ready;
         self.slots.extend(known.slots);
+        self.is_cut_off = !self.slots.is_empty();
         self.doomed = known.doomed;
     }
 
@@ -241,7 +252,7 @@ impl Instance {
     ) -> bool {
         self.misses += 1;
         if self.phase == Phase::Deleting {
-            return self.misses >= DELETING_MISSES;
+            return self.misses >= misses;
         }
         let since = *self.missing_since.get_or_insert(now);
         let patience = if self.slots.is_empty() { missing_for } else { busy_missing_for };
@@ -275,9 +286,17 @@ impl Instance {
     /// A reason that came first stays, but for that of an instance which cannot be reached
     /// any more: its jobs must be given up.
     pub(super) fn drain(&mut self, reason: Reason, now: Moment) {
+        let is_hopeless = matches!(
+            reason,
+            Reason::BootDeadline | Reason::PreparationFailed | Reason::Unreachable
+        );
+        // It takes no jobs as it is, and goes once it is known to run none.
+        if self.may_be_busy() && !is_hopeless {
+            return;
+        }
         if self.phase < Phase::Draining {
             self.drain_reason = Some(reason);
-            if self.was_ready && self.phase != Phase::Ready {
+            if self.was_ready && self.phase != Phase::Ready && !self.is_cut_off {
                 self.lost_since = Some(self.phase_since);
             }
             self.enter(Phase::Draining, now);
@@ -288,6 +307,7 @@ impl Instance {
     }
 
     pub(super) fn preparing(&mut self, now: Moment) {
+        self.is_cut_off = false;
         if self.phase < Phase::Draining {
             self.enter(Phase::Preparing, now);
         } else if self.drain_reason != Some(Reason::Unreachable) {
@@ -295,11 +315,12 @@ impl Instance {
         }
     }
 
-    /// Whether it left without ever having been of use, and not by our wish.
+    /// Whether it was asked for and left without ever having been of use, and not by our
+    /// wish. What others asked for, or a process of before, says nothing.
     pub(super) fn never_came_up(&self) -> bool {
         let by_itself =
             matches!(self.drain_reason, None | Some(Reason::ReportedTimeout | Reason::Interrupted));
-        !self.was_ready && by_itself
+        self.origin == Origin::Asked && !self.was_ready && by_itself
     }
 
     /// Jobs of someone that we do not know hold these slots, and no others of theirs.

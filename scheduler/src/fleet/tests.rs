@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::policy::Policy;
 
@@ -79,6 +81,46 @@ fn an_ask_that_was_partly_accepted_counts_what_was_accepted() {
 }
 
 #[test]
+fn an_answer_tells_whose_instances_were_seen_before_it() {
+    // Its own two were seen while the call was under way: none is to come.
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let ask = fleet.asked(5, &limits(1, 0), at(1));
+    fleet.listed(&list("a=coming b=coming"), at(2), at(2));
+    fleet.ask_accepted(ask, 2, at(3));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (2, 0));
+
+    // It made nothing: what was taken for its own is the other's.
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let ask = fleet.asked(1, &limits(1, 0), at(1));
+    let other = fleet.asked(1, &limits(1, 0), at(1));
+    fleet.ask_accepted(other, 1, at(2));
+    fleet.listed(&list("a=coming"), at(2), at(2));
+    assert_eq!(fleet.costing(), 2);
+    fleet.ask_accepted(ask, 0, at(3));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (1, 0));
+}
+
+#[test]
+fn a_provider_that_accepts_fewer_is_asked_for_the_rest_after_a_pause() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&[], at(0), at(0));
+    let limits = limits(1, 0);
+    let mut pauses = Vec::new();
+    for accepted in [2, 0, 0, 3] {
+        let ask = fleet.asked(3, &limits, at(10));
+        fleet.ask_accepted(ask, accepted, at(10));
+        let until = |second: &u64| {
+            let now = Now { moment: at(*second), wall: jiff::Timestamp::UNIX_EPOCH };
+            fleet.may_create(1, &limits, now).0 > 0
+        };
+        pauses.push((10..).find(until).expect("some time") - 10);
+    }
+    assert_eq!(pauses, [1, 2, 4, 0]);
+}
+
+#[test]
 fn an_ask_without_an_answer_counts_until_a_later_list_tells() {
     // The plugin said no, yet one instance was made: the next list shows it.
     let mut fleet = Fleet::default();
@@ -108,10 +150,13 @@ fn origins_tell_who_wanted_an_instance() {
     let known = Known { uses: 2, was_ready: true, slots: vec![0], doomed: None };
     fleet.recorded(id("r"), known, at(0));
     fleet.listed(&list("r=running p=running"), at(0), at(0));
-    fleet.listed(&list("r=running p=running u=running"), at(1), at(1));
+    // The first list may have left something out.
+    fleet.listed(&list("r=running p=running l=running"), at(60), at(60));
+    fleet.listed(&list("r=running p=running l=running u=running"), at(200), at(200));
     let origin = |name: &str| fleet.instance(&id(name)).expect("known").origin();
     assert_eq!(origin("r"), Origin::Recorded);
     assert_eq!(origin("p"), Origin::Unrecorded);
+    assert_eq!(origin("l"), Origin::Unrecorded);
     assert_eq!(origin("u"), Origin::Unexpected);
     let recorded = fleet.instance(&id("r")).expect("known");
     assert_eq!((recorded.uses(), recorded.acquired()), (2, 1));
@@ -122,6 +167,15 @@ fn what_is_gone_at_the_provider_is_not_adopted() {
     let mut fleet = Fleet::default();
     fleet.listed(&list("a=deleted b=timeout"), at(0), at(0));
     assert_eq!(phases(&fleet), "");
+    // What was asked for and is given up before it was ever listed exists all the same.
+    let ask = fleet.asked(2, &limits(1, 0), at(1));
+    fleet.ask_accepted(ask, 2, at(1));
+    // Soon after the start it may also be of before, and run jobs.
+    fleet.listed(&list("a=deleted b=timeout c=timeout"), at(2), at(2));
+    assert_eq!(phases(&fleet), "c=creating");
+    fleet.listed(&list("a=deleted b=timeout c=timeout d=timeout"), at(200), at(200));
+    assert_eq!(phases(&fleet), "c=creating d=draining");
+    assert_eq!(fleet.costing(), 2);
 }
 
 #[test]
@@ -129,20 +183,20 @@ fn what_was_asked_for_and_failed_before_it_was_seen_is_waited_for_no_longer() {
     let mut fleet = Fleet::default();
     let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
     fleet.listed(&list("old=deleted"), at(0), at(0));
-    let ask = fleet.asked(3, &limits, at(1));
-    fleet.ask_accepted(ask, 3, at(1));
+    let ask = fleet.asked(3, &limits, at(201));
+    fleet.ask_accepted(ask, 3, at(201));
     // What was over before the ask is none of it, also if a list lacks it once.
-    fleet.listed(&[], at(2), at(2));
-    fleet.listed(&list("old=deleted a=timeout b=deleted"), at(3), at(3));
+    fleet.listed(&[], at(202), at(202));
+    fleet.listed(&list("old=deleted a=timeout b=deleted"), at(203), at(203));
     assert_eq!(phases(&fleet), "a=draining");
     assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (2, 1));
     assert_eq!(fleet.asks()[0].outstanding, 1);
     // Told again, they are not counted again.
-    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(4), at(4));
-    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(5), at(5));
+    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(204), at(204));
+    fleet.listed(&list("old=deleted a=deleted b=deleted"), at(205), at(205));
     assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (1, 2));
     // Some providers give an id out again.
-    fleet.listed(&list("a=running"), at(6), at(6));
+    fleet.listed(&list("a=running"), at(206), at(206));
     assert_eq!((phases(&fleet).as_str(), fleet.asks().len()), ("a=running", 0));
 }
 
@@ -183,14 +237,22 @@ fn deletion_is_over_when_the_provider_no_longer_lists_it() {
     fleet.deletion_answered(&[vacant], &[id("a")], at(2));
     assert_eq!(fleet.listed(&list("a=running"), at(3), at(3)), []);
     assert_eq!(fleet.costing(), 1);
-    // One list may lack it by chance: another one would be made in its place.
+    // A list may leave out what exists: it is not new when it is listed again.
     assert_eq!(fleet.listed(&[], at(4), at(4)), []);
-    assert_eq!(fleet.listed(&list("a=leaving"), at(5), at(5)), []);
-    assert_eq!(fleet.listed(&[], at(6), at(6)), []);
-    assert_eq!(fleet.costing(), 1);
-    let gone = fleet.listed(&[], at(7), at(7));
+    assert_eq!(fleet.listed(&list("a=running"), at(5), at(5)), []);
+    assert_eq!(phases(&fleet), "a=deleting");
+    for second in [6, 7] {
+        assert_eq!(fleet.listed(&[], at(second), at(second)), []);
+    }
+    let gone = fleet.listed(&[], at(8), at(8));
     assert!(gone[0].wanted);
     assert_eq!(fleet.costing(), 0);
+
+    // The provider's word is enough.
+    let mut fleet = ready(&["a"]);
+    let vacant = fleet.vacant(&id("a")).expect("no job");
+    fleet.deleting(&[vacant], at(2));
+    assert_eq!(fleet.listed(&list("a=deleted"), at(3), at(3)).len(), 1);
 }
 
 #[test]
@@ -281,6 +343,22 @@ fn jobs_of_someone_unknown_keep_an_instance() {
 }
 
 #[test]
+fn what_may_run_jobs_of_someone_unknown_is_not_drained_before_it_tells() {
+    let mut fleet = Fleet::default();
+    fleet.listed(&list("a=running b=running"), at(0), at(0));
+    for name in ["a", "b"] {
+        fleet.drain(&id(name), Reason::Operator, at(1));
+        fleet.preparing(&id(name), at(1));
+    }
+    fleet.listed(&list("a=timeout b=running"), at(2), at(2));
+    assert_eq!(phases(&fleet), "a=preparing b=preparing");
+    fleet.prepared(&id("a"), BTreeSet::from([0]), at(3));
+    fleet.prepared(&id("b"), BTreeSet::new(), at(3));
+    assert_eq!(phases(&fleet), "a=draining b=draining");
+    assert_eq!((fleet.vacant(&id("a")), fleet.vacant(&id("b")).is_some()), (None, true));
+}
+
+#[test]
 fn instances_that_go_before_they_were_of_use_hold_creation_back() {
     let mut fleet = Fleet::default();
     fleet.listed(&[], at(0), at(0));
@@ -304,7 +382,6 @@ fn instances_that_go_before_they_were_of_use_hold_creation_back() {
     let mut fleet = Fleet::default();
     fleet.listed(&list("a=leaving"), at(0), at(0));
     fleet.listed(&list("a=leaving b=leaving"), at(1), at(1));
-    assert_eq!(fleet.instance(&id("b")).and_then(Instance::drain_reason), Some(Reason::Unrecorded));
     fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
     assert_eq!(fleet.creation.boot_failures(), 0);
     let ask = fleet.asked(1, &limits, at(3));
