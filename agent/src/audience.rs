@@ -6,9 +6,9 @@ use std::time::Instant;
 use job::wire::{Finished, Frames, Progress};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::alone::Alone;
 use crate::descendants::Reaper;
 use crate::listener::{Asked, Line, Listener};
-use crate::reporter::Reporter;
 use crate::store::Store;
 
 /// Listeners beyond this are turned away.
@@ -16,15 +16,15 @@ const MAX_LISTENERS: usize = 8;
 
 pub(crate) struct Audience {
     listeners: Vec<Listener>,
-    pub(crate) reporter: Reporter,
+    pub(crate) alone: Alone,
     /// What has happened so far, for those who come later.
     timeline: Vec<Progress>,
     finished: Option<Finished>,
 }
 
 impl Audience {
-    pub(crate) fn new(first: Listener, reporter: Reporter) -> Self {
-        Self { listeners: vec![first], reporter, timeline: Vec::new(), finished: None }
+    pub(crate) fn new(first: Listener, alone: Alone) -> Self {
+        Self { listeners: vec![first], alone, timeline: Vec::new(), finished: None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,13 +82,13 @@ impl Audience {
             let knew = listener.is_reporter;
             asked.extend(how(listener));
             if listener.is_reporter && !knew {
-                match self.reporter.order().filter(|_| self.reporter.is_running()) {
+                match self.alone.order().filter(|_| self.alone.is_running()) {
                     Some(report) => listener.order(report),
                     None => listener.gone = true,
                 }
             }
-            if !listener.is_reporter {
-                self.reporter.heard(listener.heard_at);
+            if !listener.is_reporter && listener.has_joined() {
+                self.alone.heard(listener.heard_at);
             }
         }
         asked
@@ -96,9 +96,10 @@ impl Audience {
 
     /// Sends on what there is to send. `log_bytes` is the size of the log.
     pub(crate) fn speak(&mut self, log_bytes: u64, reaper: &mut Reaper) {
-        self.reporter.look(reaper);
         self.hand_over();
-        let is_reporting = self.reporter.is_running();
+        let has_manager = self.listeners.iter().any(is_manager);
+        self.alone.look(reaper, has_manager);
+        let is_reporting = self.alone.is_running();
         for listener in &mut self.listeners {
             if listener.is_reporter == is_reporting {
                 listener.speak(log_bytes);
@@ -112,19 +113,19 @@ impl Audience {
     fn hand_over(&mut self) {
         let now = Instant::now();
         for listener in self.listeners.iter_mut().filter(|listener| !listener.is_reporter) {
-            listener.gone |= self.reporter.is_silence(listener.heard_at, now);
+            // One that never gave such a sign is of a version that does not know it.
+            let is_silence = self.alone.is_silence(listener.heard_at, now);
+            listener.gone |= is_silence && (listener.pings || !listener.has_joined());
         }
-        let is_manager =
-            |listener: &Listener| !listener.gone && !listener.is_reporter && listener.has_joined();
-        if self.reporter.is_running() && self.listeners.iter().any(is_manager) {
+        if self.alone.is_running() && self.listeners.iter().any(is_manager) {
             self.listeners.retain(|listener| !listener.is_reporter);
-            self.reporter.stop();
+            self.alone.stop();
         }
     }
 
     /// What to wait for.
     pub(crate) fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        fds.extend(self.reporter.pidfd().map(|fd| readable(fd)));
+        fds.extend(self.alone.pidfd().map(|fd| readable(fd)));
         for listener in &self.listeners {
             fds.push(readable(listener.input()));
             if listener.is_writing() {
@@ -132,6 +133,10 @@ impl Audience {
             }
         }
     }
+}
+
+fn is_manager(listener: &Listener) -> bool {
+    !listener.gone && !listener.is_reporter && listener.has_joined()
 }
 
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {

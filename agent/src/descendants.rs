@@ -31,9 +31,13 @@ impl Reaper {
         Self::default()
     }
 
-    /// How a child ended, if it did. Asked for the first time while it is not reaped yet.
-    pub(crate) fn end_of(&mut self, child: Pid) -> Option<WaitStatus> {
+    /// The end of this child, just started, will be asked for: it is kept.
+    pub(crate) fn expect(&mut self, child: Pid) {
         self.ends.entry(child).or_default();
+    }
+
+    /// How an expected child ended, if it did.
+    pub(crate) fn end_of(&mut self, child: Pid) -> Option<WaitStatus> {
         self.reap();
         let end = self.ends.get(&child).copied().flatten();
         if end.is_some() {

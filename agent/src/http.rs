@@ -17,11 +17,11 @@ const SYSTEM_CERTIFICATES: [&str; 4] = [
 ];
 
 /// A client that trusts these certificates (PEM) beside the system's, and waits at most so
-/// long for an answer.
+/// long for an answer; with a limit of the whole request, for all of it.
 pub(crate) fn client(
     ca_certificates: &[u8],
     user_agent: &str,
-    response_limit: Duration,
+    (response_limit, whole_limit): (Duration, Option<Duration>),
 ) -> Result<ureq::Agent, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = TlsConfig::builder()
@@ -35,6 +35,7 @@ pub(crate) fn client(
         .max_redirects(0)
         .timeout_connect(Some(CONNECT_TIMEOUT.min(response_limit)))
         .timeout_recv_response(Some(response_limit))
+        .timeout_global(whole_limit)
         .user_agent(user_agent)
         .build();
     Ok(config.into())
@@ -45,7 +46,8 @@ fn root_certificates(pem: &[u8]) -> Result<RootCerts, Error> {
     let mut certificates = parse(pem)?;
     for path in SYSTEM_CERTIFICATES {
         if let Ok(pem) = std::fs::read(path) {
-            certificates.extend(parse(&pem)?);
+            // One that cannot be read is the machine's business, not the job's.
+            certificates.extend(parse_pem(&pem).flatten().filter_map(certificate));
             break;
         }
     }
@@ -59,9 +61,14 @@ fn parse(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
     let mut certificates = Vec::new();
     for item in parse_pem(pem) {
         let item = item.map_err(|error| Error::new(format!("a CA certificate: {error}")))?;
-        if let PemItem::Certificate(certificate) = item {
-            certificates.push(certificate);
-        }
+        certificates.extend(certificate(item));
     }
     Ok(certificates)
+}
+
+fn certificate(item: PemItem<'static>) -> Option<Certificate<'static>> {
+    match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    }
 }

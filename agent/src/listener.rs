@@ -77,6 +77,8 @@ pub(crate) struct Listener {
     pub(crate) heard_at: Instant,
     /// It is the agent's own reporter.
     pub(crate) is_reporter: bool,
+    /// It gives signs of life.
+    pub(crate) pings: bool,
     /// What the reporter is to do; sent before all else.
     order: Option<Report>,
 }
@@ -98,6 +100,7 @@ impl Listener {
             gone: false,
             heard_at: Instant::now(),
             is_reporter: false,
+            pings: false,
             order: None,
         }
     }
@@ -176,6 +179,7 @@ impl Listener {
                     Some(to_agent::Message::Credit(credit)) => {
                         self.credit = self.credit.max(credit.until);
                     }
+                    Some(to_agent::Message::Ping(_)) => self.pings = true,
                     Some(to_agent::Message::Cancel(_)) => asked.push(Asked::Cancel),
                     Some(to_agent::Message::Abort(abort)) => asked.push(Asked::Abort(abort)),
                     Some(to_agent::Message::Done(_)) => asked.push(Asked::Done),

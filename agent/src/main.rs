@@ -5,6 +5,7 @@
 //! job's log, and keeps log and result on disk. `attach` joins a job over any later
 //! connection. The supervising process has one thread; what needs HTTP is a child.
 
+mod alone;
 mod attach;
 mod audience;
 mod clock;
@@ -13,7 +14,6 @@ mod http;
 mod listener;
 mod outputs;
 mod report;
-mod reporter;
 mod slot;
 mod stage;
 mod store;

@@ -2,8 +2,8 @@
 //! ended; and hears whether the server wants it stopped.
 //!
 //! A child of the job's agent, which it joins like a manager. Invariant: one request at a
-//! time; once the agent closes the line, the one that is under way is the last. The agent
-//! tells by the exit status whether the server knows the job's end.
+//! time, each with a limit; once the agent closes the line, the one that is under way is the
+//! last. It tells the agent by its exit status whether the server knows the job's end.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -20,6 +20,7 @@ use job::wire::{
     Abort, Attach, Cancel, Credit, Finished as Ended, Frames, FromAgent, ToAgent, encode,
     from_agent, to_agent,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::value::RawValue;
 use ureq::Body;
 use ureq::http::Response;
@@ -33,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the whole log is sent again because the server's is not ours, and how often
 /// what it refuses is offered again.
 const REPEATS: u32 = 3;
+
+/// An answer is short; what it says is in its headers.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 /// The agent wants no more.
 struct Closed;
@@ -79,7 +83,11 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         }
     };
     let reporter = Reporter {
-        client: http::client(&report.ca_certificates, &report.user_agent, REQUEST_LIMIT)?,
+        client: http::client(
+            &report.ca_certificates,
+            &report.user_agent,
+            (REQUEST_LIMIT, Some(REQUEST_LIMIT)),
+        )?,
         info: RawValue::from_string(report.info.clone())
             .map_err(|error| Error::new(error.to_string()))?,
         report,
@@ -150,6 +158,7 @@ impl Reporter {
 
     /// One request.
     fn step(&mut self) -> Result<Step, Closed> {
+        self.check_line()?;
         if self.server == JobState::Over {
             // The agent stops it; nothing more is to be told.
             return Ok(if self.ended.is_some() { Step::Over } else { Step::Wait(self.interval) });
@@ -166,6 +175,16 @@ impl Reporter {
         self.finish(&ended)
     }
 
+    /// Words of the agent may wait to be read although it has closed the line.
+    fn check_line(&self) -> Result<(), Closed> {
+        let mut fds = [PollFd::new(&self.line, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut fds, Some(&now)) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(_) => Err(Closed),
+        }
+    }
+
     fn send_piece(&mut self) -> Result<Step, Closed> {
         let (from, piece) = (self.pending.stored(), self.pending.piece().to_vec());
         let length = piece.len();
@@ -179,17 +198,28 @@ impl Reporter {
         match understand(request.send(&piece[..]), Answer::to_piece) {
             Ok(Patched::Stored(ack)) => {
                 self.pending.sent(length);
+                self.refusals = 0;
                 self.obey(ack)?;
                 Ok(if self.is_urgent() { Step::On } else { Step::Wait(self.interval) })
             }
+            // It wants what it was given: nonsense, which may pass.
+            Ok(Patched::Elsewhere(at)) if at == from => Ok(self.failed()),
             Ok(Patched::Elsewhere(at)) => {
                 if !self.pending.go_to(at) {
                     self.join(at)?;
                 }
                 Ok(Step::On)
             }
-            Ok(Patched::Nowhere) => Ok(self.failed(true)),
-            Err(may_pass) => Ok(self.failed(may_pass)),
+            Ok(Patched::Nowhere) => Ok(self.failed()),
+            Err(may_pass) => {
+                // The final state matters more than its log: what the server refuses again
+                // and again is left out. A running job has time.
+                if !may_pass && self.ended.is_some() {
+                    self.refusals += 1;
+                    self.with_log = self.refusals < REPEATS;
+                }
+                Ok(self.failed())
+            }
         }
     }
 
@@ -199,7 +229,7 @@ impl Reporter {
                 self.obey(ack)?;
                 Ok(Step::Wait(self.interval))
             }
-            Err(may_pass) => Ok(self.failed(may_pass)),
+            Err(_) => Ok(self.failed()),
         }
     }
 
@@ -212,6 +242,8 @@ impl Reporter {
             Ok(Finished::NotYet(ack)) => {
                 Ok(Step::Wait(ack.update_interval.unwrap_or(UPDATE_INTERVAL)))
             }
+            // It cannot be helped, and will not be better.
+            Ok(Finished::LogDiffers) if !self.with_log => Ok(Step::Over),
             Ok(Finished::LogDiffers) => {
                 self.resends += 1;
                 self.with_log = self.resends <= REPEATS;
@@ -219,7 +251,7 @@ impl Reporter {
                 self.join(0)?;
                 Ok(Step::Wait(UPDATE_INTERVAL))
             }
-            Err(may_pass) => Ok(self.failed(may_pass)),
+            Err(_) => Ok(self.failed()),
         }
     }
 
@@ -244,13 +276,7 @@ impl Reporter {
         format!("{api_url}jobs/{job_id}{slash}{what}")
     }
 
-    /// The final state matters more than its log: what the server refuses again and again
-    /// is left out.
-    fn failed(&mut self, may_pass: bool) -> Step {
-        if !may_pass {
-            self.refusals += 1;
-            self.with_log &= self.refusals < REPEATS;
-        }
+    fn failed(&mut self) -> Step {
         let pause = Duration::from_millis(500).saturating_mul(1 << self.failures.min(10));
         self.failures += 1;
         Step::Wait(pause.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * any_fraction()))
@@ -325,7 +351,9 @@ fn understand<T>(
     response: Result<Response<Body>, ureq::Error>,
     read: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, bool> {
-    let response = response.map_err(|_| true)?;
+    let mut response = response.map_err(|_| true)?;
+    // Read to its end, the connection can be used again.
+    let _ = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
     let status = response.status().as_u16();
     let answer = Answer::new(status, |name| response.headers().get(name)?.to_str().ok());
     read(&answer).ok_or(status >= 500 || status == 408 || status == 429)

@@ -1,10 +1,11 @@
 //! One lock per slot: a manager that comes back starts a new waiting agent, and the old
-//! one, whose connection may hang for hours, makes room.
+//! one, whose connection may hang for hours, makes room. A job that has ended and is not
+//! told to the server yet holds a lock beside it: its slot is free, its instance still busy.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -20,6 +21,19 @@ const MAKE_ROOM: Duration = Duration::from_secs(2);
 /// A held slot; given back when the process ends.
 pub(crate) struct Slot {
     file: File,
+    path: PathBuf,
+}
+
+/// The mark of a job that is still to be told; removed when it is dropped.
+pub(crate) struct Ending {
+    _file: Option<File>,
+    path: PathBuf,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// Why a slot cannot be had.
@@ -56,7 +70,8 @@ impl Slot {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let slot = Self { file };
+        let path = base.join(SLOTS).join(number.to_string());
+        let slot = Self { file, path };
         slot.write(&format!("waiting {}", std::process::id()));
         Ok(slot)
     }
@@ -66,6 +81,20 @@ impl Slot {
         self.write(&format!("job {key}"));
     }
 
+    /// The job has ended: the next one may come, while this process still has something to
+    /// tell.
+    pub(crate) fn ends(self) -> Ending {
+        let path = self.path.with_extension(std::process::id().to_string());
+        // Where this fails the instance looks free a moment too soon: to a manager that lost
+        // its state, and nobody else asks.
+        let file = open_file(&path).ok();
+        if let Some(file) = &file {
+            let _ = flock(file, FlockOperation::NonBlockingLockExclusive);
+            let _ = file.write_all_at(b"job ended", 0);
+        }
+        Ending { _file: file, path }
+    }
+
     fn write(&self, text: &str) {
         // Where this fails a newcomer waits in vain and says so: nothing is lost.
         let _ = self.file.set_len(0);
@@ -73,12 +102,13 @@ impl Slot {
     }
 }
 
-/// The slots on which jobs run.
+/// The slots on which jobs run, or ended and are to be told.
 pub(crate) fn busy(base: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(base.join(SLOTS)).into_iter().flatten().flatten();
     let mut busy: Vec<u32> = entries
         .filter_map(|entry| {
-            let number = entry.file_name().to_str()?.parse().ok()?;
+            let name = entry.file_name();
+            let number = name.to_str()?.split('.').next()?.parse().ok()?;
             let file = File::open(entry.path()).ok()?;
             // Held by a process that lives: a lock goes with its holder.
             let is_held = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
@@ -86,6 +116,7 @@ pub(crate) fn busy(base: &Path) -> Vec<u32> {
         })
         .collect();
     busy.sort_unstable();
+    busy.dedup();
     busy
 }
 
@@ -108,11 +139,9 @@ fn read_holder(file: &File) -> Option<Holder> {
 fn open(base: &Path, number: u32) -> io::Result<File> {
     let dir = base.join(SLOTS);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join(number.to_string()))
+    open_file(&dir.join(number.to_string()))
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }

@@ -60,6 +60,10 @@ impl Running {
         Ok(Self { pid, pidfd, input, output: Some(output), kill_at: None })
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Gives the process its whole input.
     fn feed(&mut self, bytes: Vec<u8>) {
         if let Some(input) = &mut self.input {

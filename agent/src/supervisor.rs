@@ -15,12 +15,13 @@ use job::trace::colour::{BOLD_CYAN, CLEAR, RESET};
 use job::wire::{Finished, Progress};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::alone::Alone;
 use crate::audience::Audience;
 use crate::clock::Clock;
 use crate::descendants::Reaper;
 use crate::listener::{Asked, Listener};
 use crate::outputs::Outputs;
-use crate::reporter::Reporter;
+use crate::slot::Slot;
 use crate::stage::{self, Begun, Running};
 use crate::store::Store;
 
@@ -67,7 +68,7 @@ impl Supervisor {
             sequence: Sequence::new(&plan),
             trace: Trace::new(&options),
             clock: Clock::start(job_limit),
-            audience: Audience::new(listener, Reporter::new(plan.report.take())),
+            audience: Audience::new(listener, Alone::new(plan.report.take())),
             plan,
             store,
             hands,
@@ -77,7 +78,8 @@ impl Supervisor {
     }
 
     /// Runs the job to its end and tells whoever listens.
-    pub(crate) fn run(mut self) {
+    /// `slot` is free for the next job once this one has ended.
+    pub(crate) fn run(mut self, slot: Slot) {
         let preamble = self.plan.trace.take().unwrap_or_default().preamble;
         self.say(&preamble);
         self.hear(|listener| listener.understand());
@@ -88,6 +90,7 @@ impl Supervisor {
             self.check_end();
         }
         self.finish();
+        let _ending = slot.ends();
         self.linger();
     }
 
@@ -122,6 +125,7 @@ impl Supervisor {
         };
         match begun {
             Begun::Process(mut running) => {
+                self.hands.reaper.expect(running.pid());
                 if let Some(output) = running.output.take() {
                     self.outputs.add(output);
                 }
@@ -155,25 +159,22 @@ impl Supervisor {
 
     /// Waits for the next thing to happen and does it.
     fn turn(&mut self) {
+        // Heard before silence is judged: something may have kept this thread.
+        self.audience.accept(&self.store);
+        self.hear(Listener::hear);
         self.speak();
         let timeout = self.wait_limit();
-        let ready = self.poll(timeout);
-        if ready.input
-            && let Some(current) = &mut self.now_running
-        {
+        let is_input_due = self.poll(timeout);
+        if is_input_due && let Some(current) = &mut self.now_running {
             current.running.feed_on();
         }
         let text = self.outputs.read();
         self.work(&text);
-        if ready.socket {
-            self.audience.accept(&self.store);
-        }
-        self.hear(Listener::hear);
     }
 
     fn wait_limit(&self) -> Duration {
         let mut deadlines = vec![self.clock.job];
-        deadlines.extend(self.audience.reporter.due());
+        deadlines.extend(self.audience.alone.due());
         if let Some(current) = &self.now_running {
             deadlines.extend(self.clock.of(current.role));
             deadlines.extend(current.running.kill_at);
@@ -187,7 +188,8 @@ impl Supervisor {
         if left.is_zero() { LOOK_INTERVAL } else { left }
     }
 
-    fn poll(&self, timeout: Duration) -> Ready {
+    /// Waits for something to happen. Returns whether the stage takes more input.
+    fn poll(&self, timeout: Duration) -> bool {
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&self.store.socket, PollFlags::IN)];
         let mut input_at = None;
         if let Some(Current { running, .. }) = &self.now_running {
@@ -205,10 +207,7 @@ impl Supervisor {
         };
         // An interrupted wait is a wake-up like any other.
         let _ = poll(&mut fds, Some(&timeout));
-        Ready {
-            socket: !fds[0].revents().is_empty(),
-            input: input_at.is_some_and(|at| !fds[at].revents().is_empty()),
-        }
+        input_at.is_some_and(|at| !fds[at].revents().is_empty())
     }
 
     fn work(&mut self, text: &[u8]) {
@@ -264,7 +263,7 @@ impl Supervisor {
         }
         if current.running.kill_at.is_some_and(|at| now >= at) {
             current.running.kill_at = None;
-            self.hands.reaper.kill_all(self.audience.reporter.pid());
+            self.hands.reaper.kill_all(self.audience.alone.pid());
         }
     }
 
@@ -292,7 +291,7 @@ impl Supervisor {
     /// Ends everything of the job, writes the last line and the result.
     fn finish(&mut self) {
         self.hands.ahead = None;
-        self.hands.reaper.kill_all(self.audience.reporter.pid());
+        self.hands.reaper.kill_all(self.audience.alone.pid());
         let text = self.outputs.drain();
         self.work(&text);
         let outcome = self.sequence.outcome();
@@ -314,24 +313,25 @@ impl Supervisor {
     /// Stays for listeners that have not heard the end, and until the server knows it where
     /// no manager tells it. Removes everything once a manager says that it is safe there.
     fn linger(&mut self) {
-        let reports = self.audience.reporter.is_ready();
+        let reports = self.audience.alone.is_ready();
         let until = Instant::now() + if reports { REPORT_LIMIT } else { LINGER };
+        self.audience.alone.job_ended();
         loop {
+            self.audience.accept(&self.store);
+            if self.audience.hear(Listener::hear).contains(&Asked::Done) {
+                self.store.remove();
+                break;
+            }
             self.speak();
             // What is on disk stays: a manager that comes later learns how the job ended.
-            let is_known = self.audience.reporter.has_delivered();
-            let wake = self.audience.reporter.due().map_or(until, |due| due.min(until));
+            let is_known = self.audience.alone.has_delivered();
+            let wake = self.audience.alone.due().map_or(until, |due| due.min(until));
             if is_known || (!reports && self.audience.is_empty()) || Instant::now() >= until {
-                return;
+                break;
             }
-            let ready = self.poll(wake.saturating_duration_since(Instant::now()));
-            if ready.socket {
-                self.audience.accept(&self.store);
-            }
-            if self.audience.hear(Listener::hear).contains(&Asked::Done) {
-                return self.store.remove();
-            }
+            self.poll(wake.saturating_duration_since(Instant::now()));
         }
+        self.audience.alone.kill();
     }
 
     fn say(&mut self, text: &str) {
@@ -343,11 +343,6 @@ impl Supervisor {
         how(&mut self.trace, &mut out);
         self.store.append(&out);
     }
-}
-
-struct Ready {
-    socket: bool,
-    input: bool,
 }
 
 fn micros(time: SystemTime) -> u64 {

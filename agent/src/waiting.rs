@@ -74,8 +74,11 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     leave_connection()?;
     store.begin().map_err(Error::io("cannot mark that the job began"))?;
     let listener = manager.into_listener(&store)?;
-    Supervisor::new(plan, store, Hands { place: Box::new(place), ahead, reaper }, listener).run();
-    drop(slot);
+    if let Some(ahead) = &ahead {
+        reaper.expect(ahead.pid());
+    }
+    let hands = Hands { place: Box::new(place), ahead, reaper };
+    Supervisor::new(plan, store, hands, listener).run(slot);
     Ok(ExitCode::SUCCESS)
 }
 

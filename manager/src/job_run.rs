@@ -151,6 +151,10 @@ async fn finish(runner: &Runner, told: Told<'_>) {
     runner.shared.state.remove_job(&runner.key, id);
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -225,14 +229,16 @@ impl Placing<'_> {
             slot: acquisition.map_or(0, Acquisition::slot),
             failure_reasons: self.job.features.failure_reasons.clone(),
             overdue_s: unix_seconds(self.received_at + job_timeout(self.job) + OVERDUE_AFTER),
+            alone_after_ms: millis(self.runner.config.report_alone_after),
             debug_trace: is_debug(self.job, &self.runner.config.engine),
         }
     }
 
     /// Writes `go` down, sends it, and follows the job to its end.
     async fn begin(&self, placed: Placed) -> Told<'_> {
-        // The server may have taken its time to hear that the job arrived.
-        let placed = if placed.line.is_closed() {
+        // The server may have taken its time to hear that the job arrived: until `go` is
+        // written, a lost instance is nothing to the job.
+        let placed = if placed.line.is_closed() || placed.acquisition.evicted().is_cancelled() {
             drop(placed);
             self.place(self.runner.group.reserve_again()).await
         } else {

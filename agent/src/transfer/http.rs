@@ -31,7 +31,7 @@ pub(super) enum Attempt<T> {
 impl Http {
     pub(super) fn new(transfer: &Transfer) -> Result<Self, Error> {
         let (certificates, name) = (&transfer.ca_certificates, &transfer.user_agent);
-        let agent = http::client(certificates, name, RESPONSE_TIMEOUT)?;
+        let agent = http::client(certificates, name, (RESPONSE_TIMEOUT, None))?;
         Ok(Self { agent, api_url: transfer.api_url.clone() })
     }
 

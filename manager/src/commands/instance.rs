@@ -108,13 +108,13 @@ fn ssh(state_dir: &Path, id: &str, command: &[String]) -> Exit {
         None => return Exit::Failed,
     };
     let known_hosts = format!("KnownHostsCommand=/bin/echo mayfly-instance {}", login.host_key);
-    let identity = format!("IdentityFile={}", state_dir.join("ssh_key").display());
+    // ssh expands percent signs.
+    let identity = state_dir.join("ssh_key").display().to_string().replace('%', "%%");
     let error = std::process::Command::new("ssh")
         .args(["-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"])
-        .args(["-o", "UserKnownHostsFile=none", "-o", "HostKeyAlias=mayfly-instance"])
-        .args(["-o", &known_hosts, "-o", &identity])
-        .args(["-p", &login.port.to_string(), "-l", &login.user, &login.host])
-        .args((!command.is_empty()).then_some("--"))
+        .args(["-o", "UserKnownHostsFile=none", "-o", "GlobalKnownHostsFile=none"])
+        .args(["-o", "HostKeyAlias=mayfly-instance", "-o", &known_hosts, "-i", &identity])
+        .args(["-p", &login.port.to_string(), "-l", &login.user, "--", &login.host])
         .args(command)
         .exec();
     eprintln!("error: the ssh command cannot be run: {error}; is OpenSSH's client installed?");

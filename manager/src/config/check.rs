@@ -8,7 +8,7 @@ mod autoscaler;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{File, RunnerEntry};
+use super::file::{File, GoDuration, RunnerEntry};
 use super::report::{Findings, Severity};
 use super::{Config, Runner, Server, system_id};
 use crate::secret::Secret;
@@ -17,9 +17,12 @@ use crate::secret::Secret;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTPUT_LIMIT_KIB: u64 = 4096;
-/// Longer than the minute after which a manager gives a job up whose instance it cannot
-/// reach; much less than the hour after which GitLab drops a job that it hears nothing of.
-const REPORT_ALONE_AFTER: Duration = Duration::from_secs(90);
+/// Longer than the 105 s after which a manager gives a job up whose instance it cannot reach
+/// (three keepalives and a minute); much less than the hour after which GitLab drops a job
+/// that it hears nothing of.
+const REPORT_ALONE_AFTER: Duration = Duration::from_secs(120);
+/// Less is surely a mistake: a number without a unit is nanoseconds.
+const SHORTEST_ALONE: Duration = Duration::from_secs(1);
 
 /// What a check needs to know beside the text.
 pub(super) struct Surroundings {
@@ -165,7 +168,6 @@ fn runner(
             );
         }
     }
-    let alone_after = entry.mayfly.report_alone_after;
     let engine = engine(entry, at, &url, (token.trim(), &ca_certificates), findings);
     let mut count = |value, key: &str| positive(value, &format!("{at}.{key}"), 0, findings);
     Some(Runner {
@@ -175,8 +177,29 @@ fn runner(
         request_concurrency: count(entry.request_concurrency, "request_concurrency").max(1),
         engine,
         autoscaler: autoscaler?,
-        report_alone_after: alone_after.map_or(REPORT_ALONE_AFTER, |after| after.0),
+        report_alone_after: alone_after(entry, at, findings),
     })
+}
+
+fn alone_after(entry: &RunnerEntry, at: &str, findings: &mut Findings) -> Duration {
+    let Some(GoDuration(after)) = entry.mayfly.report_alone_after else {
+        return REPORT_ALONE_AFTER;
+    };
+    let key = format!("{at}.mayfly.report_alone_after");
+    if !after.is_zero() && after < SHORTEST_ALONE {
+        findings.error(
+            &key,
+            format!("{after:?} is too short"),
+            "write it with its unit, as \"120s\"; \"0s\" switches it off",
+        );
+    } else if !after.is_zero() && after < REPORT_ALONE_AFTER {
+        findings.warn(
+            &key,
+            format!("{after:?} is less than a manager takes to give up an instance"),
+            "an agent and its manager may tell the server different ends of a job",
+        );
+    }
+    after
 }
 
 fn engine(

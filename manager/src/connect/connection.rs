@@ -84,8 +84,8 @@ impl Connection {
     /// Whether the instance answers now. One that does not is taken for lost, and connected
     /// to again; but not where it is this process that was late.
     pub(crate) async fn is_alive(&self, limit: Duration) -> bool {
-        let Ok(session) = self.session(0).await else {
-            return false;
+        let Ok(Ok(session)) = timeout(limit, self.session(0)).await else {
+            return !self.lost.is_cancelled();
         };
         let due = Instant::now() + limit;
         let is_alive = session.answers(limit).await || Instant::now() > due + LATE;

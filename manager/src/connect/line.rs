@@ -79,16 +79,13 @@ impl AgentLine {
         self.to_agent.data_bytes(frame).await.map_err(|error| LineLost(error.to_string()))
     }
 
-    /// Says once per interval that someone is here, as long as the line is held.
+    /// Says now and once per interval that someone is here, as long as the line is held.
     pub(crate) fn keep_alive(&mut self, interval: Duration) {
         let to_agent = Arc::clone(&self.to_agent);
         let frame = encode(&ToAgent::from(to_agent::Message::Ping(Ping {})));
         let pings = tokio::spawn(async move {
-            loop {
+            while to_agent.data_bytes(frame.clone()).await.is_ok() {
                 tokio::time::sleep(interval).await;
-                if to_agent.data_bytes(frame.clone()).await.is_err() {
-                    return;
-                }
             }
         });
         self.pings = Some(AbortOnDropHandle::new(pings));

@@ -275,7 +275,9 @@ impl Session {
 
     /// Whether the other side answers in time.
     pub(crate) async fn answers(&self, limit: Duration) -> bool {
-        matches!(timeout(limit, self.handle.send_ping()).await, Ok(Ok(())))
+        let pong = timeout(limit, self.handle.send_ping()).await;
+        // A session that ends while it is asked answers, too.
+        matches!(pong, Ok(Ok(()))) && !self.closed.is_cancelled()
     }
 
     pub(crate) async fn disconnect(&self) {

@@ -184,7 +184,12 @@ impl Client {
 
     /// What an agent needs to tell the server of a job by itself, once it was without any
     /// manager for `after`.
-    pub(crate) fn report(&self, job: &job::payload::Job, after: Duration) -> Report {
+    pub(crate) fn report(
+        &self,
+        job: &job::payload::Job,
+        after: Duration,
+        debug_trace: bool,
+    ) -> Report {
         Report {
             api_url: self.api_url.clone(),
             ca_certificates: self.ca_certificates.clone(),
@@ -193,7 +198,7 @@ impl Client {
             job_token: job.token.clone(),
             info: serde_json::to_string(&self.info).unwrap_or_default(),
             failure_reasons: job.features.failure_reasons.clone(),
-            debug_trace: false,
+            debug_trace,
             after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -25,6 +25,7 @@ impl Follow<'_> {
         let whole = Some((finished.log_bytes, finished.log_crc32));
         let mut state = FinalState::of(&self.outcome, &reasons, whole);
         while self.server != JobState::Over {
+            self.hold_line().await;
             if state.log.is_some() && !self.deliver_log(finished, &mut delivery).await {
                 state.log = None;
                 continue;
@@ -53,6 +54,17 @@ impl Follow<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// An agent that hears nothing takes its manager for gone, and tells the server itself.
+    async fn hold_line(&mut self) {
+        if self.line.as_ref().is_some_and(|line| !line.is_closed()) {
+            return;
+        }
+        let join = self.joiner.join(&self.acquisition, self.pending.end());
+        if let Ok(Ok(line)) = timeout(LEAVE_LIMIT, join).await {
+            self.joined(line).await;
         }
     }
 

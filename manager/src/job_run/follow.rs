@@ -35,7 +35,8 @@ const ABORT_LIMIT: Duration = Duration::from_secs(60);
 /// A job that ended long ago is still to be asked for its result: longer than it takes to
 /// reach its instance and to join.
 const JOINED_AFTER: Duration = Duration::from_secs(5 * 60);
-/// Longest time between two signs of life to an agent.
+/// Bounds of the time between two signs of life to an agent.
+const SHORTEST_PING_INTERVAL: Duration = Duration::from_millis(250);
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Jobs have an end everywhere; this is for those of records without one.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -51,7 +52,7 @@ pub(crate) enum Told<'a> {
 impl Told<'_> {
     /// A job that ended before any agent had it.
     pub(super) fn without_agent(record: JobRecord, preamble: String, outcome: Outcome) -> Self {
-        let rest = format!("{preamble}{}", outcome.last_line()).into_bytes();
+        let rest = preamble.into_bytes();
         let ended = Ended::Without { outcome, stored: 0, rest, silent: false };
         Self::Ended { record: Box::new(record), ended }
     }
@@ -137,7 +138,7 @@ impl<'a> Follow<'a> {
             .interruption
             .take()
             .unwrap_or_else(|| Outcome::failure(FailureReason::RunnerSystemFailure, why));
-        let rest = self.last_words(&outcome).await;
+        let rest = self.unsent();
         // Its slot is another job's before the server has heard the end: the next process
         // must not take it for this one's.
         self.record.instance.clear();
@@ -265,11 +266,13 @@ impl<'a> Follow<'a> {
     /// awaited is sent again, and the server says that it has it.
     async fn update_unless_ending(&mut self, ticks: &mut tokio::time::Interval) {
         let shared = self.runner.shared.clone();
+        let evicted = self.acquisition.evicted().clone();
         let may_go_on = self.interruption.is_none();
         tokio::select! {
             () = self.update(ticks) => {}
             () = shared.detaching.cancelled() => {}
             () = shared.aborting.cancelled(), if may_go_on => {}
+            () = evicted.cancelled(), if may_go_on => {}
         }
     }
 
@@ -345,11 +348,11 @@ impl<'a> Follow<'a> {
     /// Tells the agent all the time that a manager is there: it need not tell the server of
     /// the job by itself.
     fn keep_alive(&mut self) {
-        let alone_after = self.runner.config.report_alone_after;
         if let Some(line) = &mut self.line
-            && !alone_after.is_zero()
+            && self.record.alone_after_ms > 0
         {
-            line.keep_alive((alone_after / 4).min(PING_INTERVAL));
+            let alone_after = Duration::from_millis(self.record.alone_after_ms);
+            line.keep_alive((alone_after / 4).clamp(SHORTEST_PING_INTERVAL, PING_INTERVAL));
         }
     }
 
@@ -374,13 +377,12 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// What is left of the log, and why the job ended.
-    async fn last_words(&mut self, outcome: &Outcome) -> Vec<u8> {
+    /// What is left of the log, with its last line ended.
+    fn unsent(&self) -> Vec<u8> {
         let mut rest = self.pending.rest().to_vec();
         if !rest.is_empty() && !rest.ends_with(b"\n") {
             rest.push(b'\n');
         }
-        rest.extend_from_slice(outcome.last_line().as_bytes());
         rest
     }
 }

@@ -47,6 +47,10 @@ pub(super) async fn send(
             pending.sent(length);
             Ok(Sent::Ack(Some(ack)))
         }
+        Patched::Elsewhere(at) if at == pending.stored() => {
+            let what = "the server refuses the log's range, and wants the very same";
+            Err(ApiError::Temporary { what: what.into(), retry_after: None })
+        }
         Patched::Elsewhere(at) if pending.go_to(at) => Ok(Sent::Ack(None)),
         Patched::Elsewhere(at) => Ok(Sent::NeedFrom(at)),
         Patched::Nowhere => {
@@ -64,7 +68,7 @@ pub(crate) enum Ended<'a> {
     Without {
         outcome: Outcome,
         stored: u64,
-        /// The rest of the log, `outcome`'s last line included.
+        /// The rest of the log; the outcome's last line follows it.
         rest: Vec<u8>,
         /// Whether the server may be told at all: it may have given the job up.
         silent: bool,
@@ -108,18 +112,24 @@ async fn deliver_rest(
     (stored, rest): (u64, &[u8]),
 ) {
     let token = Secret::new(record.token.clone());
-    let mut pending = Pending::new(stored, rest.to_vec());
     let mut delivery = Delivery::default();
-    while !pending.is_empty() {
+    // Its agent may have told the server more than we know of: then only the last words are
+    // missing. They come after whatever is there.
+    let mut last = outcome.last_line().into_bytes();
+    let mut pending = Pending::new(stored, rest.to_vec());
+    while !pending.is_empty() || !last.is_empty() {
+        if pending.is_empty() {
+            pending = Pending::new(pending.stored(), std::mem::take(&mut last));
+        }
         match send(&mut pending, runner, record, &token).await {
             Ok(Sent::Ack(Some(ack))) if ack.job == JobState::Over => return,
             Ok(Sent::Ack(_)) => delivery.backoff.succeeded(),
-            // The bytes before are lost with the instance: the last words still come.
             Ok(Sent::NeedFrom(at)) => {
                 if !delivery.resend() {
                     break;
                 }
-                pending = Pending::new(at, rest.to_vec());
+                last = outcome.last_line().into_bytes();
+                pending = Pending::new(at, Vec::new());
             }
             Err(error) => {
                 // The final state matters more than its log.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use job::compose::{Instance, compose, is_debug};
 use job::outcome::{FailureReason, Outcome};
-use job::plan::{Plan, Report};
+use job::plan::Plan;
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
 use job::wire::{from_agent, to_agent};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -107,10 +107,9 @@ impl Placing<'_> {
         let left = self.deadline().saturating_duration_since(Instant::now());
         plan.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let alone_after = self.runner.config.report_alone_after;
-        plan.report = (!alone_after.is_zero()).then(|| Report {
-            debug_trace: is_debug(self.job, &self.runner.config.engine),
-            ..self.runner.client.report(self.job, alone_after)
-        });
+        let debug_trace = is_debug(self.job, &self.runner.config.engine);
+        plan.report = (!alone_after.is_zero())
+            .then(|| self.runner.client.report(self.job, alone_after, debug_trace));
         if let Some(trace) = &mut plan.trace {
             trace.preamble = self.preamble(Some((acquisition, connection)));
         }

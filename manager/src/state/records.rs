@@ -20,6 +20,10 @@ pub(crate) struct JobRecord {
     /// When it must have ended, in seconds of the wall clock; 0 where nobody knows.
     #[serde(default)]
     pub(crate) overdue_s: u64,
+    /// How long its agent is without a manager before it tells the server by itself; 0 is
+    /// never.
+    #[serde(default)]
+    pub(crate) alone_after_ms: u64,
     /// `CI_DEBUG_TRACE` is on.
     #[serde(default)]
     pub(crate) debug_trace: bool,

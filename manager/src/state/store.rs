@@ -307,6 +307,7 @@ mod tests {
             slot: 0,
             failure_reasons: Vec::new(),
             overdue_s: 0,
+            alone_after_ms: 0,
             debug_trace: false,
         }
     }

@@ -19,10 +19,13 @@ use crate::descendants::Reaper;
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Between two reporters, where one failed.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Bounds of the silence after which it begins.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+const LONGEST_AFTER_END: Duration = Duration::from_secs(120);
 /// Without pidfds its end is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) struct Reporter {
+pub(crate) struct Alone {
     /// What it is to tell; none where only managers do.
     report: Option<Report>,
     /// When a manager was heard last.
@@ -31,6 +34,7 @@ pub(crate) struct Reporter {
     child: Option<Child>,
     /// The server knows the end of the job.
     delivered: bool,
+    job_ended: bool,
 }
 
 struct Child {
@@ -39,10 +43,17 @@ struct Child {
     kill_at: Option<Instant>,
 }
 
-impl Reporter {
+impl Alone {
     pub(crate) fn new(report: Option<Report>) -> Self {
         let now = Instant::now();
-        Self { report, heard: now, not_before: now, child: None, delivered: false }
+        Self {
+            report,
+            heard: now,
+            not_before: now,
+            child: None,
+            delivered: false,
+            job_ended: false,
+        }
     }
 
     /// Whether it will begin one day, if no manager comes.
@@ -82,8 +93,23 @@ impl Reporter {
         self.silence().is_some_and(|silence| now >= heard_at + silence)
     }
 
+    /// How long managers may be silent: bounded, whatever the plan says, and shorter for a
+    /// job that only is to be told.
     fn silence(&self) -> Option<Duration> {
-        self.report.as_ref().map(|report| Duration::from_millis(report.after_ms))
+        let silence = Duration::from_millis(self.report.as_ref()?.after_ms).max(SHORTEST_SILENCE);
+        Some(if self.job_ended { silence.min(LONGEST_AFTER_END) } else { silence })
+    }
+
+    /// The job's end is to be told, by whomever.
+    pub(crate) fn job_ended(&mut self) {
+        self.job_ended = true;
+    }
+
+    /// Nobody is to be waited for any more.
+    pub(crate) fn kill(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = kill_process(child.pid, Signal::KILL);
+        }
     }
 
     /// When there is something to do here.
@@ -96,11 +122,13 @@ impl Reporter {
         }
     }
 
-    /// Starts it when it is due, and sees how it ended.
-    pub(crate) fn look(&mut self, reaper: &mut Reaper) {
+    /// Starts it when it is due and no manager listens, and sees how it ended.
+    pub(crate) fn look(&mut self, reaper: &mut Reaper, has_manager: bool) {
         let now = Instant::now();
         let Some(child) = &mut self.child else {
-            if !self.delivered && self.due().is_some_and(|due| now >= due) {
+            if has_manager {
+                self.not_before = self.not_before.max(now + LOOK_INTERVAL);
+            } else if !self.delivered && self.due().is_some_and(|due| now >= due) {
                 self.not_before = now + PAUSE;
                 self.start(reaper);
             }
@@ -133,8 +161,7 @@ impl Reporter {
             .spawn();
         let Ok(started) = started else { return };
         let Some(pid) = i32::try_from(started.id()).ok().and_then(Pid::from_raw) else { return };
-        // Its end is kept from now on.
-        let _ = reaper.end_of(pid);
+        reaper.expect(pid);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
         self.child = Some(Child { pid, pidfd, kill_at: None });
     }
