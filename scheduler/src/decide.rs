@@ -28,7 +28,9 @@ pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan
     if wanted > supply {
         create(fleet, limits, wanted - supply, now, &mut plan);
     }
-    shrink(fleet, policy, limits, (supply.saturating_sub(wanted), now.moment), &mut plan);
+    // Nothing is given up for what may never have been made.
+    let surplus = supply.saturating_sub(wanted).saturating_sub(fleet.doubtful(limits));
+    shrink(fleet, policy, limits, (surplus, now.moment), &mut plan);
     delete(fleet, limits, now.moment, &mut plan);
     plan
 }

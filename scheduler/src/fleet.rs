@@ -129,6 +129,12 @@ impl Fleet {
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
     }
 
+    /// Those of the coming slots of which it is not known whether they were made.
+    pub fn doubtful(&self, limits: &Limits) -> u32 {
+        let doubtful = self.asks.iter().filter(|ask| ask.is_promising() && ask.is_unknown());
+        doubtful.map(|ask| ask.outstanding).sum::<u32>().saturating_mul(limits.fresh_slots())
+    }
+
     /// How many of `wanted` instances may be created now; and, if fewer, what is in the
     /// way and until when.
     pub fn may_create(
@@ -207,7 +213,7 @@ impl Fleet {
     /// An accepted ask is counted no longer: its instances never showed up.
     pub fn ask_given_up(&mut self, id: AskId, now: Moment) {
         let given_up = self.asks.extract_if(.., |ask| ask.id == id);
-        if given_up.filter(|ask| ask.doubted.is_none()).count() > 0 {
+        if given_up.filter(|ask| !ask.vain).count() > 0 {
             self.creation.boot_failed(now);
         }
     }

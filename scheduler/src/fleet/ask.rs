@@ -30,10 +30,9 @@ pub struct Ask {
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
-    /// Since when it is doubted whether more will come: others were taken for its own.
-    pub doubted: Option<Moment>,
-    /// Its call failed, and a list that could have shown what it did did not: it counts as
-    /// what it may cost, and is not waited for.
+    /// It is doubtful whether anything comes of it, since a list could have shown it, or
+    /// what came was taken for another's: it counts as what it may cost, and is not waited
+    /// for.
     pub vain: bool,
     /// Its instances are of no use any more, for this reason.
     pub doomed: Option<Reason>,
@@ -42,9 +41,7 @@ pub struct Ask {
 impl Ask {
     /// When it counts no longer, if nothing comes of it by then.
     pub fn deadline(&self, boot_deadline: Duration) -> Option<Moment> {
-        let latest = self.at.after(boot_deadline);
-        let sooner = self.doubted.map(|since| since.after(LATE_EFFECT).min(latest));
-        (self.answer == Answer::Accepted).then_some(sooner.unwrap_or(latest))
+        (self.answer == Answer::Accepted).then_some(self.at.after(boot_deadline))
     }
 
     /// Instances that were taken for its own.
@@ -52,10 +49,13 @@ impl Ask {
         self.asked.saturating_sub(self.outstanding)
     }
 
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.answer, Answer::Unknown { .. })
+    }
+
     /// A list that began then is known.
     pub(super) fn looked_for(&mut self, begun: Moment) {
-        let is_unknown = matches!(self.answer, Answer::Unknown { .. });
-        self.vain |= is_unknown && begun >= self.at.after(HEARD_EFFECT);
+        self.vain |= self.is_unknown() && begun >= self.at.after(HEARD_EFFECT);
     }
 
     /// Whether its instances are likely to come and of use.
@@ -63,10 +63,9 @@ impl Ask {
         !self.vain && self.doomed.is_none()
     }
 
-    pub(super) fn doubt(&mut self, now: Moment) {
-        if self.answer == Answer::Accepted {
-            self.doubted.get_or_insert(now);
-        }
+    /// What came may have been its own, and was taken for another's.
+    pub(super) fn doubt(&mut self) {
+        self.vain |= self.answer == Answer::Accepted;
     }
 }
 

@@ -38,7 +38,7 @@ impl Fleet {
         for (id, seen) in list {
             self.saw(id, *seen, age, now);
         }
-        self.settle_asks(begun, now);
+        self.settle_asks(begun);
         let named: BTreeMap<&InstanceId, Seen> =
             list.iter().map(|(id, seen)| (id, *seen)).collect();
         let mut gone = Vec::new();
@@ -65,8 +65,8 @@ impl Fleet {
 
     /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
     /// credited to the oldest ask: if that had no effect, it came of an accepted one, whose
-    /// rest is then waited for no longer than an effect may take to show.
-    fn settle_asks(&mut self, begun: Moment, now: Moment) {
+    /// rest is then waited for no longer.
+    fn settle_asks(&mut self, begun: Moment) {
         let mut credited = 0;
         self.asks.retain(|ask| match ask.answer {
             Answer::Unknown { truth_after } if begun >= truth_after => {
@@ -77,7 +77,7 @@ impl Fleet {
         });
         self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
         if credited > 0 {
-            self.asks.iter_mut().for_each(|ask| ask.doubt(now));
+            self.asks.iter_mut().for_each(ask::Ask::doubt);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use scheduler::fleet::{Ask, Instance, InstanceId, Origin, Phase};
+use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 use scheduler::limits::Throttle;
 use scheduler::plan::{Plan, Reason, Step};
 use scheduler::policy::Policy;
@@ -98,8 +98,7 @@ impl Sim {
             },
             Step::GiveUp { ask } => {
                 let ask = fleet.asks().iter().find(|it| it.id == *ask);
-                let is_late = |ask: &Ask| now.since(ask.at) >= limits.boot_deadline;
-                match ask.is_some_and(|ask| is_late(ask) || ask.doubted.is_some()) {
+                match ask.is_some_and(|ask| now.since(ask.at) >= limits.boot_deadline) {
                     true => Ok(()),
                     false => fail("its time is not over"),
                 }

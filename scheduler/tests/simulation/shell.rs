@@ -235,7 +235,7 @@ impl Sim {
                     self.tell(|| format!("gives ask {} up", ask.0));
                     let now = self.now().moment;
                     let asks = self.shell().fleet.asks();
-                    if asks.iter().any(|it| it.id == *ask && it.doubted.is_none()) {
+                    if asks.iter().any(|it| it.id == *ask && !it.vain) {
                         self.watch.boot_failed(self.at);
                     }
                     self.watch.disturbed(self.at);
