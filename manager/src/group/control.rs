@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use mayfly_plugin::host::CallError;
 use rand::RngExt as _;
-use scheduler::fleet::{InstanceId, Phase, Seen};
+use scheduler::fleet::{InstanceId, Origin, Phase, Seen};
 use scheduler::plan::Reason;
 use scheduler::policy::Policy;
 use scheduler::time::Moment;
 use scheduler::{decide, decide_end};
 use tokio::sync::mpsc;
 
-use super::Group;
+use super::{Group, Inner};
 use crate::history::Event;
+use crate::state::InstanceRecord;
 
 /// First look after something was asked of the provider; doubles up to the configured
 /// interval.
@@ -107,6 +108,7 @@ impl Group {
                 self.gone(&mut inner, &gone);
             }
             self.forget_asks(&inner, asks);
+            self.write_down_new(&mut inner);
             let moving = |phase| matches!(phase, Phase::Creating | Phase::Deleting);
             let moving = inner.fleet.instances().any(|instance| moving(instance.phase()));
             moving || !inner.fleet.asks().is_empty()
@@ -118,6 +120,30 @@ impl Group {
             looks.fast = FIRST_LOOK;
             looks.next = now.after(self.tuning().update_interval);
         }
+    }
+
+    /// What came of an ask is written down with the ask's end: the next process must not take
+    /// it for what came of another, or for a stranger's.
+    fn write_down_new(self: &Arc<Self>, inner: &mut Inner) {
+        let Inner { fleet, records, .. } = inner;
+        let mut new = Vec::new();
+        for instance in fleet.instances().filter(|instance| instance.origin() == Origin::Asked) {
+            records.entry(instance.id().clone()).or_insert_with(|| {
+                let doomed = instance.doomed().map_or("", Reason::as_str).to_owned();
+                let record = InstanceRecord { doomed, ..InstanceRecord::default() };
+                new.push((instance.id().0.clone(), record.clone()));
+                record
+            });
+        }
+        if new.is_empty() {
+            return;
+        }
+        let (state, key) = (self.state.clone(), self.key.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = state.put_instances(&key, &new).await {
+                tracing::error!(%error, "cannot write down which instances are ours");
+            }
+        });
     }
 
     fn decide(&self) -> scheduler::Plan {

@@ -161,6 +161,18 @@ impl State {
         self.write(vec![Change::put(Kind::Instance, key(runner, id), instance)]).await
     }
 
+    /// Several instances in one transaction.
+    pub(crate) async fn put_instances(
+        &self,
+        runner: &str,
+        instances: &[(String, InstanceRecord)],
+    ) -> Result<(), StateError> {
+        let put = |(id, record): &(String, InstanceRecord)| {
+            Change::put(Kind::Instance, key(runner, id), record)
+        };
+        self.write(instances.iter().map(put).collect()).await
+    }
+
     pub(crate) async fn put_group(
         &self,
         group: &str,

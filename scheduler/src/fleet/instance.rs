@@ -160,6 +160,11 @@ impl Instance {
         self.drain_reason
     }
 
+    /// Why it is of no use any more, whether or not it drains yet.
+    pub fn doomed(&self) -> Option<Reason> {
+        self.doomed
+    }
+
     /// Why it is to be drained, once that disturbs no job.
     pub fn due_to_drain(&self) -> Option<Reason> {
         self.doomed.filter(|_| self.phase < Phase::Draining && !self.may_be_busy())

@@ -8,7 +8,7 @@ use scheduler::plan::Reason;
 
 use crate::faults::{Ms, moment};
 use crate::run::Sim;
-use crate::shell::{FIRST_LOOK, Op};
+use crate::shell::{FIRST_LOOK, Op, Record, Then};
 
 impl Sim {
     /// Takes a list. One that failed changes nothing.
@@ -52,6 +52,7 @@ impl Sim {
             self.watch.disturbed(at);
             self.forget_asks();
         }
+        self.record_new();
         let fleet = &self.shell().fleet;
         let is_moving = |phase| matches!(phase, Phase::Creating | Phase::Deleting);
         let moving = fleet.instances().any(|instance| is_moving(instance.phase()));
@@ -91,6 +92,20 @@ impl Sim {
                 machine.took_ask = true;
                 self.cloud.confused += 1;
                 self.cloud.ever_confused = true;
+            }
+        }
+    }
+
+    /// What came of an ask is written down: the next process must not take it for anyone's.
+    fn record_new(&mut self) {
+        let shell = self.shell.as_ref().expect("the process runs");
+        let ours = shell.fleet.instances().filter(|it| it.origin() == Origin::Asked);
+        let ours: Vec<InstanceId> = ours.map(|it| it.id().clone()).collect();
+        for id in ours {
+            let records = &mut self.shell().records;
+            if !records.contains_key(&id) {
+                records.insert(id.clone(), Record::default());
+                self.write(Op::PutInstance(id, Record::default()), Then::Nothing);
             }
         }
     }
