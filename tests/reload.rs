@@ -158,7 +158,8 @@ fn another_template_replaces_instances_as_they_get_empty() {
 #[test]
 fn another_group_takes_over_and_the_one_of_before_drains() {
     let gitlab = GitLab::start();
-    let runner = |group: &str| entry(&gitlab, "moving", 1).plugin_config("name", group);
+    let runner =
+        |group: &str| entry(&gitlab, "moving", 1).max_instances(1).plugin_config("name", group);
     let mut manager = Manager::start(runner("old"));
     let job = held(&gitlab, "glrt-moving-token");
     manager.reconfigure(&Manager::setup().runner(runner("new")));

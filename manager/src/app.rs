@@ -1,5 +1,6 @@
 //! The composition root: a configuration becomes an app, the app runs, the app ends.
 
+mod known;
 mod reload;
 mod roster;
 mod workshop;
@@ -8,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mayfly_plugin::host::CallError;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,15 +46,15 @@ pub(crate) enum StartError {
     /// No entry's plugin can be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// A plugin does not list its instances.
-    #[error(transparent)]
-    List(#[from] CallError),
+    /// A group that drains still has the provider's group.
+    #[error("group {0:?} of the provider still drains for an entry of before")]
+    Draining(String),
 }
 
 impl StartError {
     /// Whether another attempt may succeed: a plugin's provider may have been down.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Provider(ProviderError::Start(_)) | Self::List(_))
+        matches!(self, Self::Provider(ProviderError::Start(_)) | Self::Draining(_))
     }
 }
 

@@ -163,6 +163,11 @@ fn interrupted() -> Outcome {
     Outcome::failure(FailureReason::RunnerInterrupted, "the runner manager is being stopped")
 }
 
+fn removed() -> Outcome {
+    let why = "an operator removed the instance on which the job ran";
+    Outcome::failure(FailureReason::RunnerInterrupted, why)
+}
+
 impl Placing<'_> {
     /// Tells the server that the job arrived. A job is not begun before the server knows:
     /// it might hand it out again.

@@ -76,6 +76,13 @@ struct Limit {
     permits: Arc<Semaphore>,
 }
 
+impl Limit {
+    fn resize(&self, to: u32) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        resize(&self.permits, std::mem::replace(&mut *now, to), to);
+    }
+}
+
 /// A limit of 0 is none.
 fn bounded(limit: u32) -> u32 {
     if limit == 0 { NO_LIMIT } else { limit.min(NO_LIMIT) }
@@ -112,20 +119,14 @@ impl Runner {
         shared: Shared,
         before: Option<&Self>,
     ) -> Self {
+        let wanted = bounded(config.limit);
         let limit = before.map(|before| Arc::clone(&before.limit)).unwrap_or_else(|| {
-            let limit = bounded(config.limit);
-            let permits = Arc::new(Semaphore::new(limit as usize));
-            Arc::new(Limit { now: Mutex::new(limit), permits })
+            let permits = Arc::new(Semaphore::new(wanted as usize));
+            Arc::new(Limit { now: Mutex::new(wanted), permits })
         });
+        limit.resize(wanted);
         let (key, stop) = (group.key().to_owned(), shared.draining.child_token());
         Self { key, client, group, shared, stop, limit, config }
-    }
-
-    /// Changes `limit`.
-    pub(crate) fn resize(&self, limit: u32) {
-        let mut now = self.limit.now.lock().unwrap_or_else(PoisonError::into_inner);
-        resize(&self.limit.permits, *now, bounded(limit));
-        *now = bounded(limit);
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -143,7 +144,8 @@ impl Runner {
             );
             let span = tracing::info_span!("job", runner = self.config.name, job = record.job);
             let runner = Arc::clone(self);
-            self.shared.jobs.spawn(job_run::recover(runner, record).instrument(span));
+            let job = job_run::recover(runner, record).instrument(span);
+            self.shared.jobs.spawn(self.group.jobs().track_future(job));
         }
     }
 
@@ -180,8 +182,9 @@ impl Runner {
             // The slot first: whoever waits for one must not keep others from theirs.
             let both = async { (self.reserve().await, self.permit().await) };
             let (reservation, permit) = tokio::select! {
-                (reservation, Some(permit)) = both => (reservation, permit),
+                biased;
                 () = self.stop.cancelled() => return,
+                (reservation, Some(permit)) = both => (reservation, permit),
                 else => return,
             };
             let asked = Instant::now();
@@ -265,7 +268,7 @@ impl Runner {
     ) {
         let span = tracing::info_span!("job", runner = self.config.name, job = job.id);
         let run = job_run::run(Arc::clone(self), job, reservation, permit);
-        self.shared.jobs.spawn(run.instrument(span));
+        self.shared.jobs.spawn(self.group.jobs().track_future(run.instrument(span)));
     }
 
     fn pause_after(&self, error: &ApiError, backoff: &mut Backoff) -> Duration {

@@ -157,10 +157,10 @@ impl Fleet {
 
     /// An ask of before this process, whose answer nobody heard: its effect shows in a
     /// later list. Must come before the first list.
-    pub fn recorded_ask(&mut self, id: AskId, n: u32, now: Moment) {
+    pub fn recorded_ask(&mut self, id: AskId, n: u32, doomed: Option<Reason>, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
         let answer = AskFailure::Silent.answer(now);
-        let ask = Ask { id, asked: n, outstanding: n, at: now, answer, ..Ask::default() };
+        let ask = Ask { id, asked: n, outstanding: n, at: now, answer, doomed, ..Ask::default() };
         self.asks.push(ask);
     }
 

@@ -220,7 +220,7 @@ fn restarted() -> Fleet {
         |slots: &[u32]| Known { uses: 3, was_ready: true, slots: slots.to_vec(), doomed: None };
     fleet.recorded(id("busy"), known(&[1]), at(0));
     fleet.recorded(id("free"), known(&[]), at(0));
-    fleet.recorded_ask(AskId(7), 2, at(0));
+    fleet.recorded_ask(AskId(7), 2, None, at(0));
     fleet
 }
 

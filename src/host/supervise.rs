@@ -127,14 +127,15 @@ async fn keep_running(
     let mut deaths = 0;
     let mut is_first = true;
     loop {
-        let started = Instant::now();
         let start = Plugin::start(&launch, &config, &settings);
         let start = tokio::select! {
             start = start => start,
             () = stopping.cancelled() => break,
         };
+        let mut was_steady = false;
         let failure = match start {
             Ok(plugin) => {
+                let up_since = Instant::now();
                 if !std::mem::take(&mut is_first) {
                     tracing::info!(binary = %launch.binary.display(), "plugin is up again");
                 }
@@ -143,6 +144,7 @@ async fn keep_running(
                 let _ = sender.send(SupervisedStatus::Up(plugin));
                 tokio::select! {
                     how = ended => {
+                        was_steady = up_since.elapsed() >= STEADY;
                         tracing::warn!(binary = %launch.binary.display(), how, "plugin ended, starting it again");
                         StartFailure::Ended(how)
                     }
@@ -152,7 +154,7 @@ async fn keep_running(
             Err(error) => StartFailure::Start(error),
         };
         let _ = sender.send(SupervisedStatus::Down(Arc::new(failure)));
-        deaths = if started.elapsed() >= STEADY { 0 } else { deaths + 1 };
+        deaths = if was_steady { 0 } else { deaths + 1 };
         if deaths == BREAKS_AT {
             tracing::error!(
                 binary = %launch.binary.display(),

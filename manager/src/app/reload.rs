@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 use super::roster::Roster;
 use crate::config::{self, Config, Difference, Effect, differences};
 use crate::group::{Source, Tuning};
@@ -15,12 +17,20 @@ pub(crate) struct Reloader {
     pub(super) config: Config,
 }
 
+/// Whether an entry is served as it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Done,
+    /// Its plugin does not start: the template of before stays in force.
+    Unfinished,
+}
+
 impl Reloader {
-    /// Returns when everything of it is under way.
-    pub(crate) async fn apply(&mut self, config: Config) {
+    /// Returns when everything of it is under way: whether all of it is.
+    pub(crate) async fn apply(&mut self, config: Config) -> bool {
         let shared = &self.roster.workshop.shared;
         if shared.draining.is_cancelled() {
-            return;
+            return true;
         }
         for one in differences(&self.config, &config) {
             let Difference { key, before, after, .. } = one;
@@ -30,9 +40,8 @@ impl Reloader {
         }
         resize(&shared.permits, self.config.concurrent, config.concurrent);
         self.config = config;
-        let entries = self.config.runners.clone();
         self.roster.forget_waiting();
-        let keys: Vec<String> = entries.iter().map(config::Runner::key).collect();
+        let keys: Vec<String> = self.config.runners.iter().map(config::Runner::key).collect();
         for one in self.roster.served() {
             if !one.retired && !keys.contains(&one.runner.config.key()) {
                 let runner = &one.runner.config.name;
@@ -43,117 +52,127 @@ impl Reloader {
                 self.roster.retire(&one.runner).await;
             }
         }
-        for entry in entries {
-            let key = entry.key();
-            match self.roster.of(&key, false) {
-                Some(runner) if runner.config == entry => {}
-                Some(runner) => self.change(&runner, entry).await,
-                None => self.add(&key, entry).await,
-            }
+        // A plugin that hangs holds no other entry up.
+        let mut entries = JoinSet::new();
+        for entry in self.config.runners.clone() {
+            entries.spawn(take_up(Arc::clone(&self.roster), entry));
+        }
+        entries.join_all().await.into_iter().all(|change| change == Change::Done)
+    }
+}
+
+async fn take_up(roster: Arc<Roster>, entry: config::Runner) -> Change {
+    let key = entry.key();
+    if let Some(runner) = roster.of(&key, false) {
+        return change(&roster, &runner, entry).await;
+    }
+    if let Some(runner) = roster.of(&key, true)
+        && roster.revive(&runner, &entry).await
+    {
+        tracing::info!(runner = entry.name, "its entry is back");
+        // It was stopped: another one takes its place in any case.
+        return change_any(&roster, &runner, entry).await;
+    }
+    tracing::info!(runner = entry.name, "a new entry");
+    roster.add(entry).await;
+    Change::Done
+}
+
+async fn change(roster: &Arc<Roster>, runner: &Arc<Runner>, entry: config::Runner) -> Change {
+    if runner.config == entry { Change::Done } else { change_any(roster, runner, entry).await }
+}
+
+async fn change_any(roster: &Arc<Roster>, runner: &Arc<Runner>, entry: config::Runner) -> Change {
+    let before = runner.group.source();
+    if before.template != entry.autoscaler.template {
+        return change_template(roster, runner, entry, before).await;
+    }
+    swap(roster, runner, &entry);
+    roster.workshop.write_down(&runner.key, &entry, &before, false).await;
+    Change::Done
+}
+
+/// The same group under another entry.
+fn swap(roster: &Roster, runner: &Arc<Runner>, entry: &config::Runner) {
+    let max_size = runner.group.source().max_size;
+    if entry.autoscaler.limits.max_instances > max_size {
+        let wanted = entry.autoscaler.limits.max_instances;
+        tracing::warn!(
+            runner = entry.name,
+            wanted,
+            max_size,
+            "max_instances is more than the provider's group allows: that holds"
+        );
+    }
+    runner.group.retune(tuning(entry));
+    match roster.workshop.runner(entry, Arc::clone(&runner.group), Some(runner)) {
+        Ok(next) => roster.swap(runner, next),
+        Err(error) => {
+            tracing::error!(runner = entry.name, %error, "the change is not used, the entry of before is");
         }
     }
+}
 
-    async fn add(&self, key: &str, entry: config::Runner) {
-        let template = &entry.autoscaler.template;
-        let draining = self.roster.of(key, true);
-        match draining.filter(|runner| runner.group.source().template == *template) {
-            Some(runner) => {
-                tracing::info!(runner = entry.name, "its entry is back");
-                if let Err(error) = self.roster.revive(&runner, &entry).await {
-                    tracing::error!(runner = entry.name, %error, "the entry cannot be served");
-                }
-                runner.group.retune(tuning(&entry));
-            }
-            None => {
-                tracing::info!(runner = entry.name, "a new entry");
-                self.roster.add(entry).await;
-            }
+/// The plugin, or what it makes instances from, is another one. The old plugin ends first,
+/// since it may hold what the new one needs; where that does not start, it comes back.
+async fn change_template(
+    roster: &Arc<Roster>,
+    runner: &Arc<Runner>,
+    entry: config::Runner,
+    before: Source,
+) -> Change {
+    let (group, name) = (&runner.group, &entry.name);
+    before.provider.stop().await;
+    let source = match roster.workshop.source(&entry).await {
+        Ok(source) => source,
+        Err(error) => {
+            tracing::error!(runner = name, %error, "the changed plugin does not start: the one of before stays in force");
+            let mut rest = entry.clone();
+            rest.autoscaler.template = before.template.clone();
+            roster.restore(Arc::clone(group), before);
+            swap(roster, runner, &rest);
+            return Change::Unfinished;
         }
-    }
-
-    async fn change(&self, runner: &Arc<Runner>, entry: config::Runner) {
-        let group = Arc::clone(&runner.group);
-        if group.source().template != entry.autoscaler.template {
-            return self.change_template(runner, entry).await;
-        }
-        group.retune(tuning(&entry));
-        runner.resize(entry.limit);
-        self.swap(runner, &entry);
-    }
-
-    /// The same group under another entry.
-    fn swap(&self, runner: &Arc<Runner>, entry: &config::Runner) {
-        match self.roster.workshop.runner(entry, Arc::clone(&runner.group), Some(runner)) {
-            Ok(next) => self.roster.swap(runner, next),
-            Err(error) => {
-                tracing::error!(runner = entry.name, %error, "the change is not used, the entry of before is");
-            }
-        }
-    }
-
-    /// The plugin, or what it makes instances from, is another one. The old plugin ends
-    /// first, since it may hold what the new one needs; where that does not start, it comes
-    /// back.
-    async fn change_template(&self, runner: &Arc<Runner>, entry: config::Runner) {
-        let (group, name) = (&runner.group, &entry.name);
-        let before = group.source();
-        before.provider.stop().await;
-        let source = match self.roster.workshop.source(&entry).await {
-            Ok(source) => source,
-            Err(error) => {
-                tracing::error!(runner = name, %error, "the changed plugin does not start: the one of before stays in force");
-                return self.restore(runner, before).await;
-            }
+    };
+    if group.is_of(&source, &before.id) {
+        tracing::info!(
+            runner = name,
+            "instances are made from another template: those of before go as they get empty"
+        );
+        let replace = async {
+            roster.workshop.write_down(&runner.key, &entry, &source, false).await;
+            group.replace_source(source.clone()).await;
         };
-        match group.is_of(&source, &before.id).await {
-            Ok(true) => {
-                tracing::info!(
-                    runner = name,
-                    "instances are made from another template: those of before go as they get empty"
-                );
-                group.replace_source(source).await;
-                group.retune(tuning(&entry));
-                runner.resize(entry.limit);
-                self.swap(runner, &entry);
-                self.roster.workshop.write_down(runner, false).await;
-            }
-            Ok(false) => {
-                tracing::info!(
-                    runner = name,
-                    "instances come from another group: those of before go as they get empty"
-                );
-                self.restore(runner, before).await;
-                self.roster.retire(runner).await;
-                self.begin(runner, entry, source).await;
-            }
-            Err(error) => {
-                tracing::error!(runner = name, %error, "the changed plugin cannot list its instances: the one of before stays in force");
-                source.provider.stop().await;
-                self.restore(runner, before).await;
-            }
-        }
+        group.outdate(replace).await;
+        swap(roster, runner, &entry);
+        return Change::Done;
     }
-
-    async fn begin(&self, before: &Arc<Runner>, entry: config::Runner, source: Source) {
-        let key = self.roster.fresh_key(&entry);
-        let group = self.roster.workshop.group(key, &entry, source);
-        match self.roster.workshop.runner(&entry, group, Some(before)) {
-            Ok(runner) => {
-                self.roster.workshop.write_down(&runner, false).await;
-                self.roster.begin(&runner);
-            }
-            Err(error) => {
-                tracing::error!(runner = entry.name, %error, "the entry cannot be served")
-            }
-        }
+    if roster.is_draining(&source) {
+        tracing::error!(
+            runner = name,
+            group = source.id,
+            "this group of the provider still drains: the one of before stays in force"
+        );
+        source.provider.stop().await;
+        roster.restore(Arc::clone(group), before);
+        return Change::Unfinished;
     }
-
-    /// Brings a plugin back that was stopped.
-    async fn restore(&self, runner: &Arc<Runner>, before: Source) {
-        if let Some(source) = self.roster.started_again(before) {
-            runner.group.replace_source(source).await;
+    tracing::info!(
+        runner = name,
+        "instances come from another group: those of before go as they get empty"
+    );
+    roster.restore(Arc::clone(group), before);
+    roster.retire(runner).await;
+    let key = roster.known.fresh_key(&entry);
+    let group = roster.workshop.group(key.clone(), &entry, source.clone());
+    match roster.workshop.runner(&entry, group, Some(runner)) {
+        Ok(runner) => {
+            roster.workshop.write_down(&key, &entry, &source, false).await;
+            roster.begin(&runner).await;
         }
+        Err(error) => tracing::error!(runner = name, %error, "the entry cannot be served"),
     }
+    Change::Done
 }
 
 /// What of an entry holds at once.

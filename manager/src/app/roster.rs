@@ -1,5 +1,7 @@
 //! Who is served: the runners of the configuration, those that wait for their plugin, and
 //! those that only drain since their entry is gone or makes other instances.
+//!
+//! Invariant: two groups never drive the same group of a provider at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,19 +13,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use super::workshop::{Built, Workshop};
+use super::known::{Known, Left, is_same};
+use super::workshop::Workshop;
 use crate::config::{self, Template};
 use crate::group::{Group, Source};
 use crate::runner::Runner;
-use crate::state::GroupRecord;
 
 /// Pauses between attempts to start a plugin beside those that run.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// The same where it only waits for another group to drain.
+const DRAINING_PAUSE: Duration = Duration::from_secs(15);
 
 /// All runners of the process.
 pub(super) struct Roster {
     pub(super) workshop: Workshop,
+    pub(super) known: Known,
     served: Mutex<Vec<Served>>,
     /// Entries whose plugin did not start, by their keys; cancelled when they change.
     waiting: Mutex<BTreeMap<String, CancellationToken>>,
@@ -40,8 +45,9 @@ pub(super) struct Served {
 
 impl Roster {
     pub(super) fn new(workshop: Workshop) -> Arc<Self> {
+        let known = Known::new(workshop.shared.state.groups());
         let (served, waiting) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { workshop, served, waiting, tasks: TaskTracker::new() })
+        Arc::new(Self { workshop, known, served, waiting, tasks: TaskTracker::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
@@ -63,31 +69,29 @@ impl Roster {
         one.map(|one| Arc::clone(&one.runner))
     }
 
-    /// A name for a group of an entry that no other has.
-    pub(super) fn fresh_key(&self, entry: &config::Runner) -> String {
-        let mut used: Vec<String> = self.lock().iter().map(|one| one.runner.key.clone()).collect();
-        used.extend(self.workshop.shared.state.groups().into_iter().map(|(key, _)| key));
-        let numbered = (2..).map(|n| format!("{}|{n}", entry.key()));
-        let mut names = std::iter::once(entry.key()).chain(numbered);
-        names.find(|name| !used.contains(name)).unwrap_or_default()
+    /// Whether a retired group still has the provider's group of a source. Some plugins give
+    /// all their groups one name: then a new one waits without need.
+    pub(super) fn is_draining(&self, source: &Source) -> bool {
+        let is_same = |other: &Source| {
+            other.id == source.id && other.template.plugin == source.template.plugin
+        };
+        self.lock().iter().any(|one| one.retired && is_same(&one.runner.group.source()))
     }
 
-    /// All entries at once, at the start: a plugin that hangs holds no other up. First all
-    /// take up what they had: it counts before new jobs do. Failures come with their entry.
+    /// All entries at once, at the start. First all take up what they had: it counts before
+    /// new jobs do. Failures come with their entry.
     pub(super) async fn start(
         self: &Arc<Self>,
         entries: Vec<config::Runner>,
     ) -> Vec<(config::Runner, StartError)> {
-        let mut known = self.workshop.shared.state.groups();
+        for left in self.known.take_rest(&entries) {
+            self.tasks.spawn(Arc::clone(self).drain_left(left));
+        }
         let mut building = JoinSet::new();
         for (index, entry) in entries.into_iter().enumerate() {
-            let text = entry.autoscaler.template.to_text();
-            let place = place_of(&known, &entry.key(), text.reveal());
-            let known = place.map(|place| known.swap_remove(place));
             let roster = Arc::clone(self);
             building.spawn(async move {
-                let fresh = roster.fresh_key(&entry);
-                let built = roster.workshop.build(&entry, known, fresh).await;
+                let built = roster.build(&entry).await;
                 (index, entry, built)
             });
         }
@@ -96,21 +100,57 @@ impl Roster {
         let (mut runners, mut failures) = (Vec::new(), Vec::new());
         for (_, entry, result) in built {
             match result {
-                Ok(Built { runner, before }) => {
-                    known.extend(before);
+                Ok(runner) => {
                     self.take_up(&runner, false);
                     runners.push(runner);
                 }
                 Err(error) => failures.push((entry, error)),
             }
         }
-        for (key, record) in known {
-            self.tasks.spawn(Arc::clone(self).drain_left(key, record));
-        }
         for runner in runners {
             self.workshop.shared.jobs.spawn(runner.feed());
         }
         failures
+    }
+
+    /// The runner of an entry, with the group that it had under the last process if that
+    /// still makes its instances. If not, that one drains.
+    async fn build(self: &Arc<Self>, entry: &config::Runner) -> Result<Arc<Runner>, StartError> {
+        let source = self.workshop.source(entry).await?;
+        if self.is_draining(&source) {
+            source.provider.stop().await;
+            return Err(StartError::Draining(source.id));
+        }
+        let mut left = self.known.take(entry).into_iter();
+        let mut outdated = false;
+        let key = match left.next() {
+            Some((key, group)) if is_same(&group, entry) => key,
+            Some((key, group)) if group.provider_id == source.id => {
+                outdated = true;
+                key
+            }
+            other => {
+                if let Some(left) = other {
+                    self.tasks.spawn(Arc::clone(self).drain_left(left));
+                }
+                self.known.fresh_key(entry)
+            }
+        };
+        for left in left {
+            self.tasks.spawn(Arc::clone(self).drain_left(left));
+        }
+        let group = self.workshop.group(key.clone(), entry, source.clone());
+        let runner = self.workshop.runner(entry, group, None)?;
+        if outdated {
+            let name = &entry.name;
+            tracing::info!(
+                runner = name,
+                "the template is another one: instances of before go as they get empty"
+            );
+            runner.group.outdate(std::future::ready(())).await;
+        }
+        self.workshop.write_down(&key, entry, &source, false).await;
+        Ok(runner)
     }
 
     /// Begins to serve a runner's group; its jobs of before go on.
@@ -126,13 +166,18 @@ impl Roster {
 
     /// Serves a new entry, as soon as its plugin starts.
     pub(super) async fn add(self: &Arc<Self>, entry: config::Runner) {
-        match self.workshop.build(&entry, None, self.fresh_key(&entry)).await {
-            Ok(built) => self.begin(&built.runner),
+        match self.build(&entry).await {
+            Ok(runner) => self.begin(&runner).await,
             Err(error) => self.wait_for(entry, &error),
         }
     }
 
-    pub(super) fn begin(&self, runner: &Arc<Runner>) {
+    /// Serves a runner whose group is new to this process.
+    pub(super) async fn begin(&self, runner: &Arc<Runner>) {
+        // An ending has counted its groups already.
+        if self.workshop.shared.draining.is_cancelled() {
+            return runner.group.detach().await;
+        }
         self.take_up(runner, false);
         self.workshop.shared.jobs.spawn(Arc::clone(runner).feed());
     }
@@ -156,6 +201,10 @@ impl Roster {
         let changed = self.workshop.shared.draining.child_token();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.insert(entry.key(), changed.clone());
+        let longest = match error {
+            StartError::Draining(_) => DRAINING_PAUSE,
+            _ => LONGEST_PAUSE,
+        };
         let roster = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut pause = FIRST_PAUSE;
@@ -164,23 +213,32 @@ impl Roster {
                     () = tokio::time::sleep(pause) => {}
                     () = changed.cancelled() => return,
                 }
-                let mut known = roster.workshop.shared.state.groups();
-                let text = entry.autoscaler.template.to_text();
-                let place = place_of(&known, &entry.key(), text.reveal());
-                let known = place.map(|place| known.swap_remove(place));
-                let fresh = roster.fresh_key(&entry);
-                match roster.workshop.build(&entry, known, fresh).await {
-                    Ok(Built { runner, before }) => {
-                        if let Some((key, record)) = before {
-                            roster.tasks.spawn(Arc::clone(&roster).drain_left(key, record));
-                        }
-                        return roster.begin(&runner);
+                let built = roster.build(&entry).await;
+                if changed.is_cancelled() {
+                    if let Ok(runner) = built {
+                        roster.put_away(&runner).await;
                     }
+                    return;
+                }
+                match built {
+                    Ok(runner) => return roster.begin(&runner).await,
                     Err(error) => tracing::warn!(%error, "still waiting for a plugin"),
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(longest);
             }
         });
+    }
+
+    /// A runner that was built and is not wanted any more.
+    async fn put_away(&self, runner: &Arc<Runner>) {
+        runner.group.detach().await;
+        let state = &self.workshop.shared.state;
+        if let Some(left) = state.groups().into_iter().find(|(key, _)| *key == runner.key) {
+            self.known.give_back(left);
+        } else {
+            state.remove_group(&runner.key);
+            self.known.unused(&runner.key);
+        }
     }
 
     /// Entries that waited for their plugin are decided anew.
@@ -196,7 +254,8 @@ impl Roster {
             one.retired = true;
         }
         runner.group.end_for(Reason::Outdated);
-        self.workshop.write_down(runner, true).await;
+        let source = runner.group.source();
+        self.workshop.write_down(&runner.key, &runner.config, &source, true).await;
         self.tasks.spawn(Arc::clone(self).see_off(Arc::clone(runner)));
     }
 
@@ -204,62 +263,54 @@ impl Roster {
         if !runner.group.emptied().await {
             return;
         }
-        runner.group.detach().await;
         self.workshop.shared.state.remove_group(&runner.key);
+        runner.group.detach().await;
+        // Until then nobody else drives the provider's group.
         self.lock().retain(|one| !Arc::ptr_eq(&one.runner, &runner));
-        tracing::info!(
-            runner = runner.config.name,
-            group = runner.key,
-            "the last of its instances is gone"
-        );
+        let name = &runner.config.name;
+        tracing::info!(runner = name, group = runner.key, "the last of its instances is gone");
     }
 
-    /// One that was retired is wanted again.
-    pub(super) async fn revive(
-        &self,
-        runner: &Arc<Runner>,
-        entry: &config::Runner,
-    ) -> Result<(), StartError> {
-        runner.group.revive();
+    /// One that was retired is wanted again. `false` if it is over.
+    pub(super) async fn revive(&self, runner: &Arc<Runner>, entry: &config::Runner) -> bool {
+        if !runner.group.revive() {
+            return false;
+        }
         for one in self.lock().iter_mut().filter(|one| Arc::ptr_eq(&one.runner, runner)) {
             one.retired = false;
         }
-        let next = self.workshop.runner(entry, Arc::clone(&runner.group), Some(runner))?;
-        self.workshop.write_down(&next, false).await;
-        self.swap(runner, next);
-        Ok(())
+        let source = runner.group.source();
+        self.workshop.write_down(&runner.key, entry, &source, false).await;
+        true
     }
 
     /// Drains a group that the last process left and whose entry is gone, or makes other
     /// instances.
-    async fn drain_left(self: Arc<Self>, key: String, record: GroupRecord) {
-        let (runner, name) = (record.runner.clone(), record.name.clone());
-        let entry = match Template::from_text(&record.template) {
-            Ok(template) => {
-                let certificates = record.ca_certificates.into_bytes();
-                config::Runner::of_before(
-                    (record.name, record.url, record.runner),
-                    certificates,
-                    template,
-                )
-            }
+    async fn drain_left(self: Arc<Self>, (key, record): Left) {
+        let template = match Template::from_text(&record.template) {
+            Ok(template) => template,
             Err(error) => {
                 tracing::error!(group = key, %error, "what the group was made from cannot be read; its instances stay");
                 return;
             }
         };
+        let name = &record.name;
         tracing::info!(
-            runner,
-            name,
+            runner = name,
             group = key,
             "its entry is gone or makes other instances: what is left of it drains"
+        );
+        let entry = config::Runner::of_before(
+            (record.name.clone(), record.url.clone(), record.runner.clone()),
+            record.ca_certificates.clone().into_bytes(),
+            template,
         );
         let mut pause = FIRST_PAUSE;
         let source = loop {
             match self.workshop.source(&entry).await {
                 Ok(source) => break source,
                 Err(error) => {
-                    tracing::warn!(group = key, %error, "a group that is to drain waits for its plugin")
+                    tracing::warn!(group = key, %error, "a group that is to drain waits for its plugin");
                 }
             }
             tokio::select! {
@@ -270,23 +321,36 @@ impl Roster {
         };
         let group = self.workshop.group(key, &entry, source);
         match self.workshop.runner(&entry, group, None) {
-            Ok(runner) => {
+            Ok(runner) if !self.workshop.shared.draining.is_cancelled() => {
                 self.take_up(&runner, true);
                 self.retire(&runner).await;
             }
+            Ok(runner) => runner.group.detach().await,
             Err(error) => tracing::error!(%error, "a group cannot be drained"),
         }
     }
 
-    /// The plugin of a source, started anew.
-    pub(super) fn started_again(&self, before: Source) -> Option<Source> {
-        match self.workshop.provider(&before.template) {
-            Ok(provider) => Some(Source { provider, ..before }),
-            Err(error) => {
-                tracing::error!(%error, "the plugin of before does not start any more");
-                None
+    /// Starts the plugin of a source anew, in the background: it may have gone meanwhile.
+    pub(super) fn restore(self: &Arc<Self>, group: Arc<Group>, before: Source) {
+        let roster = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                match roster.workshop.provider(&before.template) {
+                    Ok(provider) => {
+                        return group.replace_source(Source { provider, ..before }).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the plugin of before does not start any more")
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = roster.workshop.shared.draining.cancelled() => return,
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-        }
+        });
     }
 
     /// Ends all groups and plugins. Instances go where the configuration says so.
@@ -304,13 +368,6 @@ impl Roster {
         }
         while ends.join_next().await.is_some() {}
     }
-}
-
-/// The group that an entry had, where there are several the one with the same template.
-fn place_of(known: &[(String, GroupRecord)], runner: &str, template: &str) -> Option<usize> {
-    let is_of = |(_, group): &(String, GroupRecord)| !group.retired && group.runner == runner;
-    let is_same = |one: &(String, GroupRecord)| is_of(one) && one.1.template == template;
-    known.iter().position(is_same).or_else(|| known.iter().position(is_of))
 }
 
 /// Deletes the instances, if it has time for that, and ends the plugin.

@@ -22,46 +22,7 @@ pub(super) struct Workshop {
     pub(super) hide: [PathBuf; 2],
 }
 
-/// A runner, and the group that its entry had before if that makes other instances.
-pub(super) struct Built {
-    pub(super) runner: Arc<Runner>,
-    pub(super) before: Option<(String, GroupRecord)>,
-}
-
 impl Workshop {
-    /// The runner of an entry. `known` is the group that it had under the last process,
-    /// `fresh` names one that nobody knows.
-    pub(super) async fn build(
-        &self,
-        entry: &config::Runner,
-        known: Option<(String, GroupRecord)>,
-        fresh: String,
-    ) -> Result<Built, StartError> {
-        let source = self.source(entry).await?;
-        let text = entry.autoscaler.template.to_text();
-        let (group, before) = match known {
-            None => (self.group(fresh, entry, source), None),
-            Some((key, record)) => {
-                let group = self.group(key.clone(), entry, source.clone());
-                if record.template == text.reveal() {
-                    (group, None)
-                } else if group.is_of(&source, &record.provider_id).await? {
-                    tracing::info!(
-                        runner = entry.name,
-                        "the template is another one: instances of before are replaced"
-                    );
-                    group.outdate().await;
-                    (group, None)
-                } else {
-                    (self.group(fresh, entry, source), Some((key, record)))
-                }
-            }
-        };
-        let runner = self.runner(entry, group, None)?;
-        self.write_down(&runner, false).await;
-        Ok(Built { runner, before })
-    }
-
     /// A started plugin. One that does not start is not kept.
     pub(super) async fn source(&self, entry: &config::Runner) -> Result<Source, StartError> {
         let autoscaler = &entry.autoscaler;
@@ -109,20 +70,25 @@ impl Workshop {
         Ok(Arc::new(Runner::new(entry.clone(), client, group, self.shared.clone(), before)))
     }
 
-    /// Writes down what a later process needs to drain the group, should its entry be gone
-    /// by then.
-    pub(super) async fn write_down(&self, runner: &Runner, retired: bool) {
-        let source = runner.group.source();
+    /// Writes down what a later process needs to drain a group, should its entry be gone by
+    /// then.
+    pub(super) async fn write_down(
+        &self,
+        key: &str,
+        entry: &config::Runner,
+        source: &Source,
+        retired: bool,
+    ) {
         let record = GroupRecord {
-            runner: runner.config.key(),
-            name: runner.config.name.clone(),
-            url: runner.config.server.url.clone(),
-            ca_certificates: String::from_utf8_lossy(&runner.config.server.ca_certificates).into(),
-            provider_id: source.id,
+            runner: entry.key(),
+            name: entry.name.clone(),
+            url: entry.server.url.clone(),
+            ca_certificates: String::from_utf8_lossy(&entry.server.ca_certificates).into(),
+            provider_id: source.id.clone(),
             template: source.template.to_text().reveal().into(),
             retired,
         };
-        if let Err(error) = self.shared.state.put_group(&runner.key, &record).await {
+        if let Err(error) = self.shared.state.put_group(key, &record).await {
             tracing::error!(%error, "cannot write down what the group is made from");
         }
     }

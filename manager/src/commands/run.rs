@@ -53,6 +53,6 @@ pub(crate) fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::State(_) | StartError::Key(_) => Exit::State,
         StartError::Server(_) => Exit::Config,
-        StartError::Provider(_) | StartError::List(_) => Exit::Plugin,
+        StartError::Provider(_) | StartError::Draining(_) => Exit::Plugin,
     }
 }

@@ -135,7 +135,9 @@ impl Found {
         };
         key("builds_dir", &old.builds_dir, &new.builds_dir);
         key("cache_dir", &old.cache_dir, &new.cache_dir);
-        key("clone_url", &old.clone_url, &new.clone_url);
+        // It may hold credentials.
+        let (from, to) = (Secret::new(&*old.clone_url), Secret::new(&*new.clone_url));
+        key("clone_url", &from, &to);
         key("environment", &names(&old.environment), &names(&new.environment));
         key("feature_flags", &old.feature_flags, &new.feature_flags);
         key("output_limit", &old.output_limit_bytes, &new.output_limit_bytes);

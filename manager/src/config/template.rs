@@ -37,7 +37,8 @@ impl PartialEq for Template {
 }
 
 /// The text's shape.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Kept {
     plugin: String,
     plugin_config: String,
@@ -132,6 +133,6 @@ mod tests {
         assert!(Template::from_text(text.reveal()).expect("read") == template);
         template.settings.connector.username = "root".into();
         assert!(Template::from_text(text.reveal()).expect("read") != template);
-        assert!(Template::from_text("{}").is_err());
+        assert!(Template::from_text("nonsense").is_err());
     }
 }

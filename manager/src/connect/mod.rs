@@ -4,6 +4,7 @@
 //! makes an instance fit for jobs, `connection` is what the rest of the manager holds.
 
 mod binary;
+mod command;
 mod connection;
 mod line;
 mod own_key;

@@ -65,6 +65,9 @@ pub(crate) struct Remembered {
     pub(crate) detached: Option<bool>,
     /// It was prepared once: the ready command is not run again.
     pub(crate) ready: bool,
+    /// User, host and port that it was prepared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) login: Option<(String, String, u16)>,
 }
 
 impl Preparation {
@@ -96,6 +99,7 @@ impl Preparation {
                 .await?;
         }
         remembered.ready = true;
+        remembered.login = Some(access.login());
         Ok(Connection::new(session, access.clone(), facts))
     }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use mayfly_plugin::ConnectInfo;
 use russh::client::{self, Handle, Msg};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelMsg, Disconnect, cipher};
+use russh::{Channel, Disconnect, cipher};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::command::{CommandOutput, collect};
 use super::own_key::OwnKey;
 use crate::secret::Secret;
 
@@ -30,8 +31,6 @@ const READ_BYTES: usize = 4096;
 /// One attempt to connect, exchange keys and log in.
 const DIAL_LIMIT: Duration = Duration::from_secs(20);
 const SSH_PORT: u16 = 22;
-/// Most of a command's output that is kept.
-const MAX_OUTPUT_BYTES: usize = 256 * 1024;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +118,11 @@ impl Access {
             ));
         }
         Ok(Self { host, port, user: connector.username.clone(), logins })
+    }
+
+    /// The same by another user, host and port.
+    pub(crate) fn at(self, (user, host, port): (String, String, u16)) -> Self {
+        Self { user, host, port, ..self }
     }
 
     /// User, host and port.
@@ -213,33 +217,6 @@ pub(crate) struct Session {
     pub(crate) closed: CancellationToken,
 }
 
-/// What a command came to.
-#[derive(Debug)]
-pub(crate) struct CommandOutput {
-    /// `None` if the connection was lost before the command's end.
-    pub(crate) status: Option<u32>,
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: String,
-}
-
-impl CommandOutput {
-    pub(crate) fn succeeded(&self) -> bool {
-        self.status == Some(0)
-    }
-
-    /// What went wrong, in one line.
-    pub(crate) fn complaint(&self) -> String {
-        let status = match self.status {
-            Some(status) => format!("exit status {status}"),
-            None => "the connection was lost".into(),
-        };
-        match self.stderr.trim().lines().next_back() {
-            Some(last) => format!("{status}: {last}"),
-            None => status,
-        }
-    }
-}
-
 impl Session {
     /// Runs a command to its end, with input.
     pub(crate) async fn run(
@@ -294,27 +271,6 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
     sockopt::set_tcp_keepcnt(stream, PROBES)?;
     sockopt::set_tcp_user_timeout(stream, UNANSWERED_MILLIS)?;
     Ok(())
-}
-
-async fn collect(channel: &mut Channel<Msg>) -> CommandOutput {
-    let mut output = CommandOutput { status: None, stdout: Vec::new(), stderr: String::new() };
-    let mut stderr = Vec::new();
-    while let Some(message) = channel.wait().await {
-        match message {
-            ChannelMsg::Data { data } if output.stdout.len() < MAX_OUTPUT_BYTES => {
-                output.stdout.extend_from_slice(&data);
-            }
-            ChannelMsg::ExtendedData { data, .. } if stderr.len() < MAX_OUTPUT_BYTES => {
-                stderr.extend_from_slice(&data);
-            }
-            ChannelMsg::ExitStatus { exit_status } => output.status = Some(exit_status),
-            ChannelMsg::ExitSignal { .. } => output.status = Some(255),
-            ChannelMsg::Close => break,
-            _ => {}
-        }
-    }
-    output.stderr = String::from_utf8_lossy(&stderr).into_owned();
-    output
 }
 
 fn config() -> client::Config {

@@ -42,7 +42,9 @@ impl Group {
         let group = Arc::clone(self);
         self.tasks.spawn(async move {
             let (state, key) = (&group.state, &group.key);
-            if let Err(error) = state.put_ask(key, &ask.0.to_string(), AskRecord { n }).await {
+            if let Err(error) =
+                state.put_ask(key, &ask.0.to_string(), AskRecord { n, doomed: String::new() }).await
+            {
                 tracing::error!(%error, "cannot write the intent down, nothing was asked for");
                 let now = group.now().moment;
                 group.lock().fleet.ask_failed(ask, AskFailure::NotSent, now);

@@ -99,6 +99,8 @@ pub(crate) struct Group {
     /// There may be a slot to promise.
     capacity_changed: Notify,
     tasks: TaskTracker,
+    /// Jobs that were taken for it, until the server knows their end.
+    jobs: TaskTracker,
     ending: CancellationToken,
 }
 
@@ -117,6 +119,8 @@ struct Inner {
     next_waiter: u64,
     /// Everything is to go, for this reason.
     ends: Option<Reason>,
+    /// Nothing is left of it, and nothing will be.
+    over: bool,
     /// The reason that last held creation back, so that it is told once.
     told_bound: Option<Reason>,
     /// It was told that instances come up too slowly for jobs to wait for them.
@@ -148,6 +152,7 @@ impl Group {
             connections_changed: Notify::new(),
             capacity_changed: Notify::new(),
             tasks: TaskTracker::new(),
+            jobs: TaskTracker::new(),
             ending: CancellationToken::new(),
         };
         group.restore();
@@ -173,7 +178,7 @@ impl Group {
         inner.fleet.boots = BootTimes::of(boots.millis.into_iter().map(Duration::from_millis));
         for (id, ask) in state.asks(key) {
             if let Ok(id) = id.parse() {
-                inner.fleet.recorded_ask(AskId(id), ask.n, now);
+                inner.fleet.recorded_ask(AskId(id), ask.n, Reason::named(&ask.doomed), now);
             }
         }
     }
@@ -194,6 +199,10 @@ impl Group {
     /// Where its instances come from now.
     pub(crate) fn source(&self) -> Source {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn jobs(&self) -> &TaskTracker {
+        &self.jobs
     }
 
     /// Names it in state.

@@ -94,7 +94,11 @@ impl Group {
         let mut remembered = self.remembered(id);
         // Our own key is there once an instance was prepared.
         let own = remembered.ready.then_some(&self.own_key);
-        let access = Access::new(&info, self.source().template.use_external_addr, own)?;
+        let mut access = Access::new(&info, self.source().template.use_external_addr, own)?;
+        // The template of now says nothing of an instance that another one made.
+        if let Some(login) = remembered.login.clone().filter(|_| self.is_doomed(id)) {
+            access = access.at(login);
+        }
         let preparation = Preparation {
             agents: Arc::clone(&self.agents),
             own_key: self.own_key.clone(),
@@ -111,6 +115,10 @@ impl Group {
         remembered.ready &= busy.is_ok();
         self.remember(id, remembered, has_strangers).await;
         Ok((result?, busy?))
+    }
+
+    fn is_doomed(&self, id: &InstanceId) -> bool {
+        self.lock().records.get(id).is_some_and(|record| !record.doomed.is_empty())
     }
 
     fn remembered(&self, id: &InstanceId) -> Remembered {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::join::Joiner;
 use super::log::{Ended, Sent, send};
-use super::{interrupted, unix_seconds};
+use super::{interrupted, removed, unix_seconds};
 use crate::connect::AgentLine;
 use crate::events::JobStep;
 use crate::group::Acquisition;
@@ -385,11 +385,6 @@ impl<'a> Follow<'a> {
         }
         rest
     }
-}
-
-fn removed() -> Outcome {
-    let why = "an operator removed the instance on which the job ran";
-    Outcome::failure(FailureReason::RunnerInterrupted, why)
 }
 
 /// The time to a second of the wall clock; far away if there is none.

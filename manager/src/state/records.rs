@@ -67,7 +67,10 @@ pub(crate) struct BootsRecord {
 }
 
 /// Instances that the provider was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AskRecord {
     pub(crate) n: u32,
+    /// Why what comes of it is of no use any more; empty where it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) doomed: String,
 }

@@ -87,7 +87,10 @@ impl InstanceGroup for LocalGroup {
         if isolation == Isolation::None {
             tracing::warn!("instances are not isolated: jobs can read what this user can");
         }
-        let info = GroupInfo::new(format!("local/{}", options.name), options.max_size);
+        let info = GroupInfo::new(
+            format!("local{}", options.root.join(&options.name).display()),
+            options.max_size,
+        );
         tracing::info!(root = %registry.root().display(), %isolation, "serving local instances");
         let state = Mutex::default();
         let group = Group { options, isolation, access, hidden, registry, state, _lock: lock };

@@ -323,7 +323,7 @@ fn promises_and_waiting_jobs_are_counted() {
 #[test]
 fn an_ask_of_before_this_process_explains_instances_that_nobody_recorded() {
     let mut fleet = Fleet::default();
-    fleet.recorded_ask(AskId(4), 1, at(0));
+    fleet.recorded_ask(AskId(4), 1, None, at(0));
     fleet.listed(&list("a=coming b=running"), at(0), at(0));
     let origins: Vec<_> = fleet.instances().map(Instance::origin).collect();
     assert_eq!(origins, [Origin::Asked, Origin::Unrecorded]);
@@ -454,7 +454,7 @@ fn the_next_slot_is_foretold() {
     assert_eq!(fleet.next_slot_in(&limits, at(170)), Some(Duration::ZERO));
     // An ask of before this process says nothing of how long instances take.
     let mut fleet = Fleet::default();
-    fleet.recorded_ask(AskId(7), 1, at(0));
+    fleet.recorded_ask(AskId(7), 1, None, at(0));
     fleet.listed(&list("a=running"), at(1), at(1));
     fleet.preparing(&id("a"), at(1));
     fleet.prepared(&id("a"), BTreeSet::new(), at(2));

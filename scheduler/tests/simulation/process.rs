@@ -79,7 +79,7 @@ impl Sim {
             fleet.recorded(id.clone(), known, now);
         }
         for (ask, (n, _)) in &self.disk.asks {
-            fleet.recorded_ask(*ask, *n, now);
+            fleet.recorded_ask(*ask, *n, None, now);
         }
         // Nothing is written down of what was listed and not prepared yet, and of what no ask
         // is open for: it shows up as anybody's would, and may be taken for another ask's.

@@ -2,7 +2,7 @@
 //! GitLab Runner. One that is wrong is told, and the old one stays in force.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,6 +11,9 @@ use crate::config;
 
 /// GitLab Runner's `check_interval` of its configuration.
 const INTERVAL: Duration = Duration::from_secs(3);
+
+/// A plugin that did not start is tried again after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Watches one file.
 pub(super) struct Reload {
@@ -29,33 +32,44 @@ impl Reload {
 
     /// Goes on for ever.
     pub(super) async fn run(mut self, mut reloader: Reloader) {
+        let mut again_at = None;
         loop {
             let asked = tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => false,
                 _ = self.hangup.recv() => true,
             };
             let now = look(&self.path);
+            let is_due = again_at.is_some_and(|at| Instant::now() >= at);
             // A file that is being replaced is gone for a moment.
-            if asked || (now.is_some() && now != self.seen) {
+            if asked || is_due || (now.is_some() && now != self.seen) {
                 self.seen = now;
-                self.take_up(&mut reloader).await;
+                let is_done = self.take_up(&mut reloader).await;
+                again_at = (!is_done).then(|| Instant::now() + AGAIN_AFTER);
             }
         }
     }
 
-    async fn take_up(&self, reloader: &mut Reloader) {
+    /// Returns whether there is nothing to be tried again.
+    async fn take_up(&self, reloader: &mut Reloader) -> bool {
         let loaded = match config::load(&self.path, self.state_dir.as_deref()) {
             Ok(loaded) => loaded,
             Err(error) => {
                 tracing::error!("the changed configuration is not used, the old one is:\n{error}");
-                return;
+                return true;
             }
         };
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        reloader.apply(loaded.config).await;
-        tracing::info!("the configuration was read again and holds now");
+        let is_done = reloader.apply(loaded.config).await;
+        if is_done {
+            tracing::info!("the configuration was read again and holds now");
+        } else {
+            tracing::warn!(
+                "the configuration was read again; what does not hold yet is tried again"
+            );
+        }
+        is_done
     }
 }
 
