@@ -155,7 +155,29 @@ impl Sim {
         }
     }
 
+    /// What is idle beyond the maximum goes, whatever is wanted.
+    fn check_over_limit(&mut self, plan: &Plan) {
+        let shell = self.shell.as_ref().expect("the process runs");
+        let (fleet, limits) = (&shell.fleet, &self.setup.limits);
+        let leaving = fleet.instances().filter(|it| it.phase() >= Phase::Draining).count();
+        let staying = (fleet.costing() as usize).saturating_sub(leaving);
+        let over = staying.saturating_sub(limits.most_instances().0 as usize);
+        let is_idle = |it: &&Instance| {
+            it.phase() == Phase::Ready && it.acquired() == 0 && it.uses_left(limits) > 0
+        };
+        let idle = fleet.instances().filter(is_idle).count();
+        let is_drain = |step: &&Step| {
+            matches!(step, Step::Drain { reason: Reason::OverLimit | Reason::IdleTooLong, .. })
+        };
+        let drained = plan.steps.iter().filter(is_drain).count();
+        if fleet.is_known() && !shell.deleting_all && drained < over.min(idle) {
+            let what = format!("{over} too many, {idle} idle, {drained} go");
+            self.broken("I5 a lowered max_instances holds at once", what);
+        }
+    }
+
     fn check_demand(&mut self, plan: &Plan, policy: &Policy) {
+        self.check_over_limit(plan);
         let shell = self.shell.as_ref().expect("the process runs");
         if shell.deleting_all {
             return;
