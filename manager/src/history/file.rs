@@ -1,10 +1,12 @@
-//! Two files of JSON lines: the current one, and the one before. Their sizes bound the
-//! history.
+//! Two files of JSON lines: the current one, and the one before. Their sizes and ages bound
+//! the history.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::Record;
 
@@ -14,10 +16,15 @@ const BEFORE: &str = "before.jsonl";
 /// Each of the two files has at most so much: some 50,000 records.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// The current one becomes the one before after so long.
+const TURNED_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 pub(super) struct Writer {
     directory: PathBuf,
     file: File,
     bytes: u64,
+    /// When its first record was written.
+    since: Option<Timestamp>,
 }
 
 impl Writer {
@@ -25,20 +32,28 @@ impl Writer {
         let directory = state_dir.join(DIRECTORY);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let (file, bytes) = open_current(&directory)?;
-        Ok(Self { directory, file, bytes })
+        let since = first(&directory.join(CURRENT));
+        Ok(Self { directory, file, bytes, since })
     }
 
     /// Appends in one write. What cannot be written is lost.
     pub(super) fn write(&mut self, records: impl Iterator<Item = Record>) {
         let mut lines = Vec::new();
+        let mut latest = None;
         for record in records {
+            latest = Some(record.at);
             if serde_json::to_writer(&mut lines, &record).is_ok() {
                 lines.push(b'\n');
             }
         }
-        if self.bytes + lines.len() as u64 > MAX_BYTES {
+        let is_old = self
+            .since
+            .zip(latest)
+            .is_some_and(|(since, latest)| latest.duration_since(since) > TURNED_AFTER);
+        if is_old || self.bytes + lines.len() as u64 > MAX_BYTES {
             self.turn();
         }
+        self.since = self.since.or(latest);
         if self.file.write_all(&lines).is_ok() {
             self.bytes += lines.len() as u64;
         }
@@ -51,8 +66,15 @@ impl Writer {
         {
             self.file = file;
             self.bytes = bytes;
+            self.since = None;
         }
     }
+}
+
+/// The time of a file's first record.
+fn first(path: &Path) -> Option<Timestamp> {
+    let line = BufReader::new(File::open(path).ok()?).split(b'\n').next()?.ok()?;
+    serde_json::from_slice(&line).ok().map(|record: Record| record.at)
 }
 
 fn open_current(directory: &Path) -> io::Result<(File, u64)> {
@@ -108,6 +130,26 @@ mod tests {
             writer.bytes = MAX_BYTES;
             writer.write([record(*left.last().expect("one"))].into_iter());
             assert_eq!(jobs(dir.path()), left);
+        }
+    }
+
+    #[test]
+    fn what_is_old_goes_although_it_is_little() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |day: i64, job| Record {
+            at: Timestamp::from_second(day * 86_400).expect("a time"),
+            ..record(job)
+        };
+        let jobs = || -> Vec<u64> {
+            read(dir.path()).expect("read").iter().filter_map(|record| record.event.job()).collect()
+        };
+        for (day, job, left) in
+            [(0, 1, vec![1]), (20, 2, vec![1, 2]), (40, 3, vec![1, 2, 3]), (80, 4, vec![3, 4])]
+        {
+            // A later process knows the age as well.
+            let mut writer = Writer::open(dir.path()).expect("opened");
+            writer.write([at(day, job)].into_iter());
+            assert_eq!(jobs(), left);
         }
     }
 
