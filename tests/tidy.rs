@@ -29,13 +29,14 @@ const MANAGER_IMPORTS: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that must not know the others, by the line in their manifest.
-const CRATE_IMPORTS: [(&str, &[&str]); 8] = [
+const CRATE_IMPORTS: [(&str, &[&str]); 9] = [
     ("Cargo.toml", &[]),
     ("scheduler/Cargo.toml", &[]),
     ("job/Cargo.toml", &[]),
     ("plugins/sshd/Cargo.toml", &[]),
     ("agent/Cargo.toml", &["job"]),
     ("plugins/local/Cargo.toml", &["mayfly-plugin", "sshd"]),
+    ("plugins/script/Cargo.toml", &["mayfly-plugin"]),
     ("plugins/sim/Cargo.toml", &["mayfly-plugin", "sshd"]),
     ("manager/Cargo.toml", &["job", "mayfly-plugin", "scheduler"]),
 ];
