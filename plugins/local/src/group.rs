@@ -121,6 +121,14 @@ impl InstanceGroup for LocalGroup {
         Ok(group.access.connect_info(&group.living(&instance)?))
     }
 
+    async fn shutdown(&self) -> Result<(), Error> {
+        // What was told once is known to the host that ends this plugin.
+        let group = self.group()?;
+        let told = std::mem::take(&mut group.state().told);
+        told.iter().for_each(|id| group.registry.forget(id));
+        Ok(())
+    }
+
     async fn heartbeat(&self, instance: String) -> Result<(), Error> {
         let record = self.group()?.living(&instance)?;
         match tokio::time::timeout(GREETING_LIMIT, greeting(&record.address)).await {
