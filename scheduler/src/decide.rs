@@ -1,12 +1,17 @@
 //! Fleet, policy and limits become a plan. Pure, total, deterministic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::fleet::{Fleet, Instance, InstanceId, Phase};
 use crate::limits::Limits;
 use crate::plan::{Demand, Plan, Reason, Step};
 use crate::policy::Policy;
 use crate::time::{Moment, Now};
+
+/// How long an instance is asked for jobs that we do not know when its provider has given
+/// up on it: one that runs some answers at once.
+const GIVEN_UP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What is to be done now. Before the provider was listed for the first time, nothing.
 pub fn decide(fleet: &Fleet, policy: &Policy, limits: &Limits, now: Now) -> Plan {
@@ -100,6 +105,9 @@ fn expire<'a>(
     for instance in fleet.instances() {
         let since = instance.phase_since();
         let (since, limit, reason) = match instance.phase() {
+            _ if let Some(since) = instance.given_up_since() => {
+                (since, GIVEN_UP_LIMIT, Reason::ReportedTimeout)
+            }
             Phase::Creating if instance.was_ready() => {
                 (since, limits.boot_deadline, Reason::Unreachable)
             }

@@ -49,6 +49,9 @@ pub struct Instance {
     slots: BTreeSet<u32>,
     uses: u32,
     drain_reason: Option<Reason>,
+    /// Since when the provider says that it gave up on it, while it may run jobs that we do
+    /// not know.
+    given_up_since: Option<Moment>,
     /// It is to be drained for this as soon as its jobs can be followed.
     doomed: Option<Reason>,
     /// Since when the connection of a draining one is lost; `None` while it is up, and once
@@ -76,6 +79,7 @@ impl Instance {
             slots: BTreeSet::new(),
             uses: 0,
             drain_reason: None,
+            given_up_since: None,
             doomed: None,
             lost_since: None,
             delete: None,
@@ -128,6 +132,11 @@ impl Instance {
     pub fn may_be_busy(&self) -> bool {
         let is_strange = matches!(self.origin, Origin::Unrecorded | Origin::Unexpected);
         is_strange && !self.was_ready && self.phase < Phase::Draining
+    }
+
+    /// Since when the provider says that it gave up on it, of one that may be busy.
+    pub fn given_up_since(&self) -> Option<Moment> {
+        self.given_up_since.filter(|_| self.may_be_busy())
     }
 
     /// When it first became ready.
@@ -242,6 +251,13 @@ impl Instance {
         self.missing_since = None;
         match seen {
             Seen::Running if self.phase == Phase::Creating => self.enter(Phase::Running, now),
+            Seen::Timeout if self.may_be_busy() => {
+                self.given_up_since.get_or_insert(now);
+                // It is asked for jobs, although it may not answer.
+                if self.phase == Phase::Creating {
+                    self.enter(Phase::Running, now);
+                }
+            }
             Seen::Timeout => self.drain(Reason::ReportedTimeout, now),
             Seen::Leaving if self.phase < Phase::Draining => self.drain(Reason::Interrupted, now),
             Seen::Coming | Seen::Running | Seen::Leaving | Seen::Deleted => {}
@@ -293,7 +309,10 @@ impl Instance {
     pub(super) fn drain(&mut self, reason: Reason, now: Moment) {
         let is_hopeless = matches!(
             reason,
-            Reason::BootDeadline | Reason::PreparationFailed | Reason::Unreachable
+            Reason::BootDeadline
+                | Reason::PreparationFailed
+                | Reason::Unreachable
+                | Reason::ReportedTimeout
         );
         // It takes no jobs as it is, and goes once it is known to run none.
         if self.may_be_busy() && !is_hopeless {

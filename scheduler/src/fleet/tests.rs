@@ -172,9 +172,9 @@ fn what_is_gone_at_the_provider_is_not_adopted() {
     fleet.ask_accepted(ask, 2, at(1));
     // Soon after the start it may also be of before, and run jobs.
     fleet.listed(&list("a=deleted b=timeout c=timeout"), at(2), at(2));
-    assert_eq!(phases(&fleet), "c=creating");
+    assert_eq!(phases(&fleet), "c=running");
     fleet.listed(&list("a=deleted b=timeout c=timeout d=timeout"), at(200), at(200));
-    assert_eq!(phases(&fleet), "c=creating d=draining");
+    assert_eq!(phases(&fleet), "c=running d=draining");
     assert_eq!(fleet.costing(), 2);
 }
 

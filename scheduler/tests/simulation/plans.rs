@@ -149,6 +149,7 @@ impl Sim {
                         >= fleet.boots.deadline(limits.boot_deadline).min(limits.prepare_deadline)
             }
             Reason::Unreachable => instance.was_ready(),
+            Reason::ReportedTimeout => instance.given_up_since().is_some(),
             Reason::OverLimit => is_idle && fleet.costing() > limits.most_instances().0,
             Reason::ShuttingDown => shell.deleting_all,
             _ => false,
