@@ -141,8 +141,13 @@ impl Store {
         let during = || format!("list {}", directory.display());
         let mut all = Vec::new();
         for entry in fs::read_dir(&directory).during(during())? {
+            let entry = entry.during(during())?;
+            // One that is made at this very moment may have half its facts.
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED_PREFIX) {
+                continue;
+            }
             // One that is removed at this very moment is none.
-            all.extend(read::<Facts>(&entry.during(during())?.path().join(FACTS))?);
+            all.extend(read::<Facts>(&entry.path().join(FACTS))?);
         }
         all.sort_by_key(|facts| facts.number);
         Ok(all)
@@ -293,6 +298,16 @@ mod tests {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("opened up");
         let refused = Store::make(dir.path()).expect_err("unsafe");
         assert!(refused.contains("chmod"), "{refused}");
+    }
+
+    #[test]
+    fn an_instance_that_is_half_made_is_none_yet() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::make(&dir.path().join("a")).expect("made");
+        let unfinished = store.instance(".new-sim-00006");
+        fs::create_dir_all(&unfinished).expect("made");
+        fs::write(unfinished.join(FACTS), "").expect("written");
+        assert!(store.all_facts().expect("listed").is_empty());
     }
 
     #[test]
