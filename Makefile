@@ -15,13 +15,13 @@ REFERENCE := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown
 export MAYFLY_GIT_REVISION := $(REVISION)
 export MAYFLY_GIT_REF := $(REFERENCE)
 
-.PHONY: demo test quick-test chaos setup build agent sim bench lint clean
+.PHONY: demo test quick-test chaos setup build agent docker static sim bench lint clean
 
 demo:
 	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
 	./target/debug/mayfly exec
 
-test: setup
+test: setup static
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace
 
@@ -53,7 +53,20 @@ agent:
 	mkdir -p dist/agents
 	cp target/agent/$(HOST_TARGET)/agent/mayfly-agent dist/agents/mayfly-agent-$(GO_ARCH)
 
-build: agent
+# The docker plugin runs in its containers, too: on every image only if it is static.
+docker:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release -p fleeting-plugin-docker \
+		--target $(HOST_TARGET) --target-dir target/agent
+	mkdir -p dist
+	cp target/agent/$(HOST_TARGET)/release/fleeting-plugin-docker dist/
+
+# The same two for tests, fast to build. Prints where they are.
+static:
+	RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_DEV_STRIP=symbols $(CARGO) build --quiet --locked \
+		-p agent -p fleeting-plugin-docker --target $(HOST_TARGET) --target-dir target/static
+	@echo target/static/$(HOST_TARGET)/debug
+
+build: agent docker
 	MAYFLY_AGENTS=$(CURDIR)/dist/agents $(CARGO) build --locked --release -p manager
 	$(CARGO) build --locked --release -p fleeting-plugin-local
 	cp target/release/mayfly target/release/fleeting-plugin-local dist/

@@ -5,13 +5,16 @@
 //! knows a crate of ours: what is tested is what a user gets.
 
 pub mod binaries;
+pub mod docker;
 pub mod gitlab;
 pub mod manager;
 pub mod processes;
 pub mod sshd;
+pub mod static_build;
 pub mod wait;
 
 pub use binaries::{Binaries, binaries};
+pub use docker::Docker;
 pub use gitlab::{Audit, Endpoint, Event, Fault, GitLab, JobId, JobSpec, State};
 pub use manager::{Manager, Runner};
 pub use sshd::Sshd;

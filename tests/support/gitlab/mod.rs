@@ -43,7 +43,7 @@ impl fmt::Display for JobId {
     }
 }
 
-/// A GitLab on a port of the loopback interface. It ends with this value.
+/// A GitLab on a port of this machine. It ends with this value.
 pub struct GitLab {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -54,8 +54,14 @@ pub struct GitLab {
 impl GitLab {
     /// Starts one.
     pub fn start() -> Self {
+        Self::start_at([127, 0, 0, 1].into())
+    }
+
+    /// Starts one on another address of this machine, for instances that have a network of
+    /// their own.
+    pub fn start_at(address: std::net::IpAddr) -> Self {
         let directory = tempfile::tempdir().expect("a directory for repositories");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any = SocketAddr::from((address, 0));
         let listener = std::net::TcpListener::bind(any).expect("a port");
         let address = listener.local_addr().expect("the port has a number");
         let url = format!("http://{address}");

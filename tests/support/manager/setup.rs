@@ -21,6 +21,7 @@ pub struct Setup {
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) arguments: Vec<String>,
     pub(super) leave_nothing: bool,
+    program: Option<PathBuf>,
 }
 
 /// The files of one manager; they go with this value.
@@ -45,6 +46,7 @@ impl Default for Setup {
             environment: Vec::new(),
             arguments: Vec::new(),
             leave_nothing: true,
+            program: None,
         }
     }
 }
@@ -99,6 +101,13 @@ impl Setup {
         self
     }
 
+    /// Another `mayfly`: one with another agent beside it.
+    #[must_use]
+    pub fn program(mut self, mayfly: PathBuf) -> Self {
+        self.program = Some(mayfly);
+        self
+    }
+
     /// Starts the manager.
     pub fn start(self) -> Manager {
         Manager::launch(self)
@@ -147,7 +156,8 @@ impl Setup {
 
     /// `mayfly run`, not started yet.
     pub(super) fn command(&self, home: &Home) -> std::process::Command {
-        let mut command = std::process::Command::new(binaries().mayfly());
+        let mayfly = self.program.clone().unwrap_or_else(|| binaries().mayfly());
+        let mut command = std::process::Command::new(mayfly);
         let is_ours = |name: &str| name.starts_with("MAYFLY_") || name.starts_with("CONFIG_");
         for (name, _) in std::env::vars() {
             if is_ours(&name) {

@@ -1,0 +1,105 @@
+//! Runners whose instances are containers of the daemon that `tests/setup` started.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::binaries::binaries;
+use crate::gitlab::GitLab;
+use crate::manager::{Manager, Runner, Setup};
+use crate::static_build::static_binaries;
+
+/// The containers of one test; they go with this value.
+pub struct Docker {
+    host: String,
+    /// Where containers find this machine.
+    gateway: IpAddr,
+    group: String,
+    /// The manager with a static agent beside it.
+    programs: TempDir,
+}
+
+impl Docker {
+    /// A group of containers, or what is missing for it.
+    pub fn find() -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+        let directory = root.join("target/docker");
+        let host = format!("unix://{}/docker.sock", directory.display());
+        let answers = Command::new("docker").args(["-H", &host, "version"]).output();
+        if !answers.is_ok_and(|output| output.status.success()) {
+            return Err(format!("no Docker daemon at {host}: run tests/setup"));
+        }
+        let programs = tempfile::tempdir_in(static_binaries()).expect("a directory");
+        for program in [binaries().mayfly(), static_binaries().join("mayfly-agent")] {
+            let name = program.file_name().expect("a file");
+            std::fs::hard_link(&program, programs.path().join(name))
+                .or_else(|_| std::fs::copy(&program, programs.path().join(name)).map(drop))
+                .expect("the program is there twice");
+        }
+        let bridge = std::fs::read_to_string(directory.join("number")).unwrap_or_default();
+        let bridge = bridge.trim().parse().map_err(|_| "no network: run tests/setup")?;
+        let gateway = IpAddr::from([10, 213, bridge, 1]);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { host, gateway, group: format!("m{}-{number}", std::process::id()), programs })
+    }
+
+    /// A GitLab that containers can reach.
+    pub fn gitlab(&self) -> GitLab {
+        GitLab::start_at(self.gateway)
+    }
+
+    /// Whether the daemon has an image.
+    pub fn has(&self, image: &str) -> bool {
+        !self.run(&["images", "-q", image]).is_empty()
+    }
+
+    /// A runner whose instances are containers of an image.
+    pub fn runner(&self, gitlab: &GitLab, image: &str) -> Runner {
+        Runner::new(gitlab, static_binaries().join("fleeting-plugin-docker"))
+            .plugin_config("host", self.host.as_str())
+            .plugin_config("name", self.group.as_str())
+            .plugin_config("image", image)
+            .plugin_config("pull", "never")
+            .plugin_config("max_size", 50)
+    }
+
+    /// A manager whose agent runs in every image.
+    pub fn setup(&self) -> Setup {
+        Manager::setup().program(self.mayfly())
+    }
+
+    fn mayfly(&self) -> PathBuf {
+        self.programs.path().join("mayfly")
+    }
+
+    /// Names of the group's containers, whatever their state.
+    pub fn containers(&self) -> Vec<String> {
+        let filter = format!("label=mayfly.group={}", self.group);
+        let format = "{{.Names}}";
+        let names = self.run(&["ps", "-a", "--filter", &filter, "--format", format]);
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// What a `docker` command prints, trimmed. Panics if it fails.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new("docker").args(["-H", &self.host]).args(arguments).output();
+        let output = output.expect("there is a docker command");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "docker {arguments:?}: {complaint}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        for name in self.containers() {
+            let removal = ["-H", &self.host, "rm", "-f", "-v", &name];
+            // A plugin may be at it.
+            let _ = Command::new("docker").args(removal).output();
+        }
+    }
+}
