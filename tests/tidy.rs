@@ -35,6 +35,7 @@ const CRATE_IMPORTS: [(&str, &[&str]); 9] = [
     ("job/Cargo.toml", &[]),
     ("plugins/sshd/Cargo.toml", &[]),
     ("agent/Cargo.toml", &["job"]),
+    ("plugins/docker/Cargo.toml", &["mayfly-plugin", "sshd"]),
     ("plugins/local/Cargo.toml", &["mayfly-plugin", "sshd"]),
     ("plugins/script/Cargo.toml", &["mayfly-plugin"]),
     ("plugins/sim/Cargo.toml", &["mayfly-plugin", "sshd"]),
