@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use support::{binaries, processes, seconds};
+use support::{Docker, binaries, processes, seconds, skip, until};
 use tempfile::TempDir;
 
 use super::host::{self, Seen};
@@ -133,6 +133,33 @@ fn gitlab_s_own_loop_makes_uses_and_deletes_instances() {
     assert_eq!((&capacity["running"], &capacity["max"]), (&json!(2), &json!(2)));
     assert_eq!(seen.one("shutdown")["left"], 0);
     assert_gone(&case, &ids);
+}
+
+#[test]
+fn gitlab_s_own_loop_drives_containers_too() {
+    let docker = match Docker::find() {
+        Ok(docker) => docker,
+        Err(missing) => skip!("{missing}"),
+    };
+    let config = docker.plugin_config("mayfly-test/busybox");
+    let marker = config["name"].as_str().expect("a name").to_owned();
+    let Some(seen) = host::drive("provisioner", &docker.plugin(), &config, &marker) else { return };
+    assert_eq!(seen.all("instance").len(), 2, "{seen:#?}");
+    for login in seen.all("login") {
+        assert_eq!(login["lines"], json!(["root", "/root", "writable"]));
+    }
+    for command in seen.all("command") {
+        assert_eq!(
+            (&command["exit_code"], &command["stdout"]),
+            (&json!(7), &json!("through stdin"))
+        );
+    }
+    assert_eq!(seen.all("echo").len(), 4);
+    assert_eq!(seen.one("shutdown")["left"], 0);
+    until("all containers are gone", seconds(20), || docker.containers().is_empty());
+    let Some(seen) = host::drive("calls", &docker.plugin(), &config, &marker) else { return };
+    assert_eq!(seen.one("init")["capabilities"], json!(["suspend_resume"]));
+    assert_eq!(seen.one("suspend_resume")["suspend_unsupported"], false);
 }
 
 /// No process of host, plugin or instances is left, and no file of an instance.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binaries::binaries;
@@ -57,14 +58,24 @@ impl Docker {
         !self.run(&["images", "-q", image]).is_empty()
     }
 
+    /// The plugin, in a build that runs in every image.
+    pub fn plugin(&self) -> PathBuf {
+        static_binaries().join("fleeting-plugin-docker")
+    }
+
+    /// Its configuration for containers of an image.
+    pub fn plugin_config(&self, image: &str) -> Value {
+        json!({
+            "host": self.host, "name": self.group, "image": image, "pull": "never", "max_size": 50,
+        })
+    }
+
     /// A runner whose instances are containers of an image.
     pub fn runner(&self, gitlab: &GitLab, image: &str) -> Runner {
-        Runner::new(gitlab, static_binaries().join("fleeting-plugin-docker"))
-            .plugin_config("host", self.host.as_str())
-            .plugin_config("name", self.group.as_str())
-            .plugin_config("image", image)
-            .plugin_config("pull", "never")
-            .plugin_config("max_size", 50)
+        let config = self.plugin_config(image);
+        let keys = config.as_object().cloned().unwrap_or_default();
+        let runner = Runner::new(gitlab, self.plugin());
+        keys.into_iter().fold(runner, |runner, (key, value)| runner.plugin_config(&key, value))
     }
 
     /// A manager whose agent runs in every image.
