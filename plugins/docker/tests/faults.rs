@@ -192,12 +192,20 @@ async fn the_operator_s_own_key_and_name_are_taken() {
     assert_eq!(trusted, "1");
 }
 
+/// What only the daemon knows to be wrong is in the log, in its words.
 #[tokio::test]
-async fn a_user_that_the_image_lacks_is_told() {
+async fn settings_that_the_daemon_refuses_are_told() {
     logs();
-    let Some(rig) = Rig::new(json!({"user": "nobody-of-that-name"})) else { return };
-    let plugin = rig.start().await;
-    assert_eq!(plugin.increase(1, LIMIT).await.expect("accepted"), 1);
-    await_log("unable to find user nobody-of-that-name").await;
-    until(async || rig.containers().is_empty().then_some(())).await;
+    for (settings, said) in [
+        (json!({"user": "nobody-of-that-name"}), "unable to find user nobody-of-that-name"),
+        (json!({"networks": ["no-such-network"]}), "network no-such-network not found"),
+        (json!({"devices": ["/dev/no-such-device"]}), "/dev/no-such-device"),
+        (json!({"command": ["no-such-program"]}), "no-such-program"),
+    ] {
+        let Some(rig) = Rig::new(settings) else { return };
+        let plugin = rig.start().await;
+        assert_eq!(plugin.increase(1, LIMIT).await.expect("accepted"), 1);
+        await_log(said).await;
+        until(async || rig.containers().is_empty().then_some(())).await;
+    }
 }

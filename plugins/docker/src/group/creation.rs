@@ -26,11 +26,9 @@ impl Group {
         // Held throughout: the room must not be given away twice.
         let _counting = self.counting.lock().await;
         self.image.check().await?;
-        let containers = self.daemon.list(&self.owned, None).await?;
+        let look = self.look().await?;
         let mut state = self.state();
-        let unseen =
-            state.making.keys().filter(|id| !containers.iter().any(|one| one.name == **id)).count();
-        let existing = containers.len() + unseen;
+        let existing = look.containers.len() + look.unlisted(&state).len();
         let limit = self.options.max_size;
         let room = limit.saturating_sub(u32::try_from(existing).unwrap_or(u32::MAX));
         if room == 0 {

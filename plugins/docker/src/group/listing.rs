@@ -66,14 +66,43 @@ enum Fault {
     Ended,
 }
 
+/// What the daemon lists, and what was promised when it was asked: in between, an instance
+/// may come to be that the list lacks.
+pub(super) struct Look {
+    pub(super) containers: Vec<Container>,
+    promised: BTreeSet<String>,
+}
+
+impl Look {
+    /// Instances that exist, or may, beside the listed ones.
+    pub(super) fn unlisted(&self, state: &State) -> BTreeSet<String> {
+        let is_listed = |id: &String| self.containers.iter().any(|one| one.name == *id);
+        let all = self.promised.iter().chain(state.making.keys());
+        all.filter(|id| !is_listed(id) && !state.failed.contains(*id)).cloned().collect()
+    }
+}
+
 impl Group {
-    pub(super) async fn update(self: &Arc<Self>) -> Result<Vec<InstanceStatus>, Error> {
+    pub(super) async fn look(&self) -> Result<Look, Error> {
+        let promised = self.state().making.keys().cloned().collect();
         let containers = self.daemon.list(&self.owned, None).await?;
+        Ok(Look { containers, promised })
+    }
+
+    pub(super) async fn update(self: &Arc<Self>) -> Result<Vec<InstanceStatus>, Error> {
+        let look = self.look().await?;
         let mut guard = self.state();
         let state = &mut *guard;
-        let mut statuses = Vec::with_capacity(containers.len());
-        let mut listed = BTreeSet::new();
-        for container in &containers {
+        let mut statuses = Vec::with_capacity(look.containers.len());
+        let mut listed = look.unlisted(state);
+        for id in &listed {
+            let stands = match state.doomed.contains(id) {
+                true => InstanceState::Deleting,
+                false => InstanceState::Creating,
+            };
+            statuses.push(InstanceStatus::new(id, stands));
+        }
+        for container in &look.containers {
             let (stands, fault) = state.judge(container);
             if fault == Some(Fault::LeftOver) {
                 tracing::warn!(instance = container.name, "removing what was never started");
@@ -88,14 +117,6 @@ impl Group {
             statuses.push(InstanceStatus::new(&container.name, stands));
             listed.insert(container.name.clone());
         }
-        for id in state.making.keys().filter(|id| !listed.contains(*id)) {
-            let stands = match state.doomed.contains(id) {
-                true => InstanceState::Deleting,
-                false => InstanceState::Creating,
-            };
-            statuses.push(InstanceStatus::new(id, stands));
-        }
-        listed.extend(state.making.keys().cloned());
         let mut gone: BTreeSet<String> = state.listed.difference(&listed).cloned().collect();
         gone.extend(std::mem::take(&mut state.failed));
         gone.retain(|id| !listed.contains(id));
@@ -134,6 +155,16 @@ mod tests {
         assert_eq!(state.judge(&container(Stands::Running)), (InstanceState::Creating, None));
         state.doomed.insert("x".into());
         assert_eq!(state.judge(&created), (InstanceState::Deleting, None));
+    }
+
+    #[test]
+    fn what_comes_to_be_during_a_list_is_not_lost() {
+        let promised = ["late", "failed", "x"].map(str::to_owned).into();
+        let look = Look { containers: vec![container(Stands::Running)], promised };
+        let mut state = State::default();
+        state.making.insert("new".into(), CancellationToken::new());
+        state.failed.insert("failed".into());
+        assert_eq!(look.unlisted(&state), ["late", "new"].map(str::to_owned).into());
     }
 
     #[test]

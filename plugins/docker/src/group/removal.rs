@@ -22,16 +22,20 @@ impl Group {
         instances: Vec<String>,
     ) -> Result<Vec<String>, Error> {
         // Nothing but what the labels of this group give is ever removed.
-        let containers = self.daemon.list(&self.owned, None).await?;
+        let look = self.look().await?;
         let mut state = self.state();
+        let unlisted = look.unlisted(&state);
         for id in &instances {
             let making = state.making.get(id).cloned();
             if let Some(making) = &making {
                 state.doomed.insert(id.clone());
                 making.cancel();
-            } else if let Some(container) = containers.iter().find(|one| one.name == *id) {
+            } else if let Some(container) = look.containers.iter().find(|one| one.name == *id) {
                 state.doomed.insert(id.clone());
                 self.start_removal(&mut state, id, &container.id, Cause::Wish);
+            } else if unlisted.contains(id) {
+                // It came to be a moment ago: the next list removes it.
+                state.doomed.insert(id.clone());
             }
         }
         Ok(instances)
