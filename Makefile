@@ -21,6 +21,8 @@ demo:
 	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
 	./target/debug/mayfly exec
 
+# What speaks to a Docker daemon by the client finds that of the tests.
+test: export DOCKER_HOST ?= unix://$(CURDIR)/target/docker/docker.sock
 test: setup static
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace

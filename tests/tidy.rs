@@ -29,7 +29,7 @@ const MANAGER_IMPORTS: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that must not know the others, by the line in their manifest.
-const CRATE_IMPORTS: [(&str, &[&str]); 9] = [
+const CRATE_IMPORTS: [(&str, &[&str]); 10] = [
     ("Cargo.toml", &[]),
     ("scheduler/Cargo.toml", &[]),
     ("job/Cargo.toml", &[]),

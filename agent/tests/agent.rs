@@ -329,6 +329,7 @@ fn a_killed_agent_leaves_no_script_and_no_verdict() {
     agent.go(&job, home.0.path());
     agent.allow_all();
     agent.until_log_has("\nup\n");
+    eventually("the script's processes run", || running(&marker) > 1);
     agent.child.kill().expect("killed");
     agent.child.wait().expect("reaped");
     assert!(running(&marker) > 0);
