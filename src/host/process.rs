@@ -4,11 +4,14 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -136,6 +139,8 @@ impl PrivateDir {
             Some(dir) if dir.is_absolute() && dir.is_dir() && dir.as_os_str().len() <= 40 => dir,
             _ => PathBuf::from("/tmp"),
         };
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| sweep(&root));
         let mut error = std::io::Error::other("no free name");
         for _ in 0..ATTEMPTS {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -150,8 +155,52 @@ impl PrivateDir {
     }
 }
 
+/// Removes what hosts left that were killed together with their guards.
+fn sweep(root: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    let host_of = |name: &str| {
+        let (host, number) = name.strip_prefix("mayfly-")?.split_once('-')?;
+        number.parse::<u32>().ok()?;
+        Pid::from_raw(host.parse().ok()?)
+    };
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let Some(host) = entry.file_name().to_str().and_then(host_of) else { continue };
+        let is_gone = test_kill_process(host) == Err(Errno::SRCH);
+        // Not through links, and nothing of others: the root may be everyone's.
+        let is_ours = entry.metadata().is_ok_and(|it| it.is_dir() && it.uid() == own);
+        if is_gone && is_ours {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Drop for PrivateDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_host_left_is_swept_and_nothing_else() {
+        let root = std::env::temp_dir().join(format!("mayfly-sweep-{}", std::process::id()));
+        let mut dead = std::process::Command::new("true").spawn().expect("it starts");
+        dead.wait().expect("it ends");
+        let names = [
+            format!("mayfly-{}-3", dead.id()),
+            format!("mayfly-{}-0", std::process::id()),
+            format!("mayfly-{}-x", dead.id()),
+            format!("other-{}-0", dead.id()),
+        ];
+        for name in &names {
+            std::fs::create_dir_all(root.join(name).join("below")).expect("made");
+        }
+        sweep(&root);
+        let left = names.iter().map(|name| root.join(name).exists());
+        assert_eq!(left.collect::<Vec<_>>(), [false, true, true, true]);
+        std::fs::remove_dir_all(&root).expect("removed");
     }
 }
