@@ -14,6 +14,7 @@ const TOKEN: &str = "0123456789abcdefghij";
 
 /// A file, the line that is shown (0 for none), and what is said: reason and remedy.
 const FILES: &[(&str, usize, &[&str])] = &[
+    ("alone-without-unit", 9, &["report_alone_after", "too short", "\"120s\""]),
     ("bad-duration", 19, &["policy[0].idle_time", "no duration", "\"1h30m\""]),
     ("bad-period", 17, &["policy[0].periods", "hour", "* 8-17 * * mon-fri"]),
     ("bad-protocol", 15, &["connector_config.protocol", "telnet", "leave it out"]),
@@ -51,6 +52,7 @@ const FILES: &[(&str, usize, &[&str])] = &[
     ("winrm", 15, &["WinRM", "use ssh"]),
     ("wrong-type", 1, &["concurrent: is a text", "a whole number"]),
     ("wrong-type-nested", 11, &["max_instances: is a text", "max_instances = 2"]),
+    ("twins", 3, &["\"again\" is the second entry", "register a runner of its own"]),
 ];
 
 #[test]

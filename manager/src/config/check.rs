@@ -48,6 +48,7 @@ pub(super) fn check(file: &File, around: &Surroundings, findings: &mut Findings)
         .enumerate()
         .filter_map(|(index, entry)| runner(entry, &format!("runners[{index}]"), around, findings))
         .collect();
+    refuse_twins(&runners, findings);
     if file.runners.is_empty() {
         findings.error(
             "",
@@ -84,6 +85,19 @@ pub(super) fn check(file: &File, around: &Surroundings, findings: &mut Findings)
         config_dir: around.config_dir.clone(),
         runners,
     })
+}
+
+/// Jobs and instances are kept by server and runner: two entries would share them.
+fn refuse_twins(runners: &[Runner], findings: &mut Findings) {
+    for (place, entry) in runners.iter().enumerate() {
+        if runners[..place].iter().any(|other| other.key() == entry.key()) {
+            findings.error(
+                "runners",
+                format!("{:?} is the second entry with this url and id", entry.name),
+                "register a runner of its own for it, or raise `limit` of the first",
+            );
+        }
+    }
 }
 
 fn has_errors(findings: &Findings) -> bool {
