@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use support::*;
@@ -153,6 +154,7 @@ async fn without_isolation_init_says_what_is_refused_and_what_to_write() {
          echo \"exit $?\" >&0\n"
     );
     std::fs::write(&guard, script).expect("written");
+    std::fs::set_permissions(&guard, std::fs::Permissions::from_mode(0o755)).expect("set");
     for (isolation, parts) in [
         ("auto", ["full: ", "user: unshare(CLONE_NEWUSER | CLONE_NEWPID): No space left"]),
         ("user", ["isolation = \"user\" is not possible here", "isolation = \"none\""]),

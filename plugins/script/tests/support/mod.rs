@@ -182,10 +182,18 @@ impl Drop for Rig {
 
 /// Writes a program by renaming it: nobody executes it while it is open.
 pub(crate) fn write_program(path: &Path, text: &str) {
-    let unfinished = path.with_extension("unfinished");
-    fs::write(&unfinished, text).expect("written");
-    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).expect("set");
-    fs::rename(unfinished, path).expect("renamed");
+    // Written by another process: what this one has open for writing, a process that another
+    // test's thread begins just now would hold for a moment, and the program would be busy.
+    let mut shell = std::process::Command::new("sh")
+        .args(["-ec", "cat >\"$1.new\"; chmod 755 \"$1.new\"; mv \"$1.new\" \"$1\"", "sh"])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut input = shell.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut input, text.as_bytes()).expect("written");
+    drop(input);
+    assert!(shell.wait().expect("ended").success());
 }
 
 pub(crate) fn parse(text: &str) -> Value {
