@@ -12,6 +12,8 @@
 
 mod build_info;
 mod contract;
+mod environment;
+pub mod guarding;
 mod handshake;
 mod hclog;
 #[cfg(feature = "host")]
@@ -25,5 +27,6 @@ pub use contract::{
     ConnectInfo, ConnectorConfig, Error, GroupInfo, InstanceGroup, InstanceState, InstanceStatus,
     Partial, Protocol, Settings,
 };
+pub use environment::is_for_providers;
 #[cfg(feature = "serve")]
 pub use serve::serve;

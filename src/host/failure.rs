@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::guard::Fate;
 use crate::build_info::go_arch;
+use crate::guarding::Fate;
 use crate::handshake::HandshakeError;
 
 /// A plugin that could not be started, or not be used.

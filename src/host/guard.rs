@@ -5,61 +5,28 @@
 //! to be killed with the guard, and becomes the plugin. Only in the guard, which has one
 //! thread, is the parent-death signal safe: it fires when the *thread* that spawned ends.
 //!
-//! The guard tells the host what became of the plugin, in lines on the same socket:
-//! `exec ERRNO`, `exit STATUS` or `signal NUMBER`.
+//! The guard tells the host what became of the plugin on the same socket ([`Fate`]).
 
 use std::ffi::{CString, OsString};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use nix::sys::signal::SigSet;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, kill_current_process_group, pidfd_open,
-    set_parent_process_death_signal,
+    Signal, getpid, getppid, kill_current_process_group, set_parent_process_death_signal,
 };
+
+use crate::guarding::{Fate, let_go_of_outputs, wait};
 
 pub(super) const GUARD: &str = "plugin-guard";
 const EXEC: &str = "plugin-exec";
 /// Exit status of `plugin-exec` when the plugin cannot be executed, as in shells.
 const CANNOT_EXECUTE: u8 = 126;
-
-/// What became of the plugin process itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// The kernel refused to execute it.
-    NotExecuted(i32),
-    /// It ended with this status.
-    Exited(i32),
-    /// A signal ended it.
-    Signaled(i32),
-}
-
-impl Fate {
-    fn line(self) -> String {
-        match self {
-            Self::NotExecuted(errno) => format!("exec {errno}\n"),
-            Self::Exited(status) => format!("exit {status}\n"),
-            Self::Signaled(number) => format!("signal {number}\n"),
-        }
-    }
-
-    pub(super) fn parse(line: &str) -> Option<Self> {
-        let (word, number) = line.trim_end().split_once(' ')?;
-        let number = number.parse().ok()?;
-        match word {
-            "exec" => Some(Self::NotExecuted(number)),
-            "exit" => Some(Self::Exited(number)),
-            "signal" => Some(Self::Signaled(number)),
-            _ => None,
-        }
-    }
-}
 
 /// Acts as the guard if this process was started as one; `None` otherwise. Must be the
 /// first statement of `main`, before any thread, runtime or log.
@@ -92,57 +59,15 @@ fn guard(directory: &Path, plugin: &OsString) -> ExitCode {
         .spawn();
     let_go_of_outputs();
     let fate = match child {
-        Ok(mut child) => match wait(&mut child) {
+        // The host never writes: whatever comes is its end.
+        Ok(mut child) => match wait(&mut child, PollFlags::IN | PollFlags::RDHUP) {
             Some(fate) => not_executed(reader).unwrap_or(fate),
             None => return host_is_gone(child, directory),
         },
         Err(error) => Fate::NotExecuted(error.raw_os_error().unwrap_or_default()),
     };
-    let told = fate.line();
-    // The host may be gone by now; then nobody needs to know.
-    let _ = rustix::net::send(
-        rustix::stdio::stdin(),
-        told.as_bytes(),
-        rustix::net::SendFlags::NOSIGNAL,
-    );
+    fate.tell();
     ExitCode::SUCCESS
-}
-
-/// Only the plugin holds its outputs: the host sees them end when it closes them.
-fn let_go_of_outputs() {
-    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&null);
-        let _ = rustix::stdio::dup2_stderr(&null);
-    }
-}
-
-/// Waits for the plugin's end; `None` if the host's end came first.
-fn wait(child: &mut Child) -> Option<Fate> {
-    let pid = Pid::from_child(child);
-    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-        let stdin = rustix::stdio::stdin();
-        loop {
-            let mut fds = [
-                PollFd::new(&pidfd, PollFlags::IN),
-                PollFd::new(&stdin, PollFlags::IN | PollFlags::RDHUP),
-            ];
-            if poll(&mut fds, None).is_err() {
-                continue;
-            }
-            if !fds[0].revents().is_empty() {
-                break;
-            }
-            // The host never writes: whatever comes is its end.
-            if !fds[1].revents().is_empty() {
-                return None;
-            }
-        }
-    }
-    let status = child.wait().ok()?;
-    Some(match (status.code(), status.signal()) {
-        (Some(code), _) => Fate::Exited(code),
-        (None, signal) => Fate::Signaled(signal.unwrap_or_default()),
-    })
 }
 
 /// The errno of a failed `execve`: `plugin-exec` writes it into the pipe that closes by
@@ -214,19 +139,5 @@ fn execve(plugin: OsString) -> Errno {
     match nix::unistd::execve(&path, &[&path], &environment) {
         Ok(never) => match never {},
         Err(errno) => Errno::from_raw_os_error(errno as i32),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fates_round_trip() {
-        for fate in [Fate::NotExecuted(8), Fate::Exited(0), Fate::Exited(3), Fate::Signaled(11)] {
-            assert_eq!(Fate::parse(&fate.line()), Some(fate));
-        }
-        assert_eq!(Fate::parse("exit"), None);
-        assert_eq!(Fate::parse("boom 1"), None);
     }
 }

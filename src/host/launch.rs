@@ -1,6 +1,6 @@
 //! Starting a plugin up to a successful `Init`, and stopping it as go-plugin does.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +15,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::client::{CallError, Client};
 use super::failure::{self, StartCause, StartError};
-use super::guard::Fate;
 use super::output::{self, FirstLine, Tail};
 use super::process::{Process, Started};
 use crate::contract::{ConnectInfo, GroupInfo, InstanceStatus, Partial, Settings};
+use crate::environment::is_for_providers;
+use crate::guarding::Fate;
 use crate::handshake::{self, Address};
 use crate::wire;
 
@@ -55,7 +56,9 @@ impl Launch {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         Self {
             binary: binary.into(),
-            environment: std::env::vars_os().filter(|(name, _)| is_for_plugins(name)).collect(),
+            environment: std::env::vars_os()
+                .filter(|(name, _)| name.to_str().is_some_and(is_for_providers))
+                .collect(),
             start_limit: START_LIMIT,
             init_limit: INIT_LIMIT,
             guard: PathBuf::from("/proc/self/exe"),
@@ -68,52 +71,6 @@ impl Launch {
         self.environment.push((name.into(), value.into()));
         self
     }
-}
-
-/// Basics, proxies, certificates and the families that cloud SDKs read. The host's other
-/// secrets are none of a plugin's business.
-fn is_for_plugins(name: &OsStr) -> bool {
-    const NAMES: [&str; 18] = [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "TZ",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "all_proxy",
-        "KUBECONFIG",
-        "XDG_RUNTIME_DIR",
-    ];
-    const FAMILIES: [&str; 15] = [
-        "LC_",
-        "XDG_",
-        "AWS_",
-        "GOOGLE_",
-        "CLOUDSDK_",
-        "GCE_",
-        "AZURE_",
-        "ARM_",
-        "OS_",
-        "DOCKER_",
-        "HCLOUD_",
-        "PROXMOX_",
-        "LIBVIRT_",
-        "INCUS_",
-        "MAYFLY_PLUGIN_",
-    ];
-    let Some(name) = name.to_str() else {
-        return false;
-    };
-    NAMES.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 /// A running plugin whose `Init` succeeded. Dropping it kills it.
@@ -386,21 +343,4 @@ async fn connect_tcp(addr: &str) -> Result<TcpStream, StartCause> {
     let stream = TcpStream::connect(socket).await.map_err(|error| refuse(error.to_string()))?;
     stream.set_nodelay(true).map_err(|error| refuse(error.to_string()))?;
     Ok(stream)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plugins_see_cloud_settings_but_not_the_hosts_secrets() {
-        for name in ["PATH", "AWS_PROFILE", "https_proxy", "LC_ALL"] {
-            assert!(is_for_plugins(OsStr::new(name)), "{name}");
-        }
-        for name in
-            ["CI_SERVER_TOKEN", "PLUGIN_CLIENT_CERT", "PLUGIN_UNIX_SOCKET_DIR", "GITLAB_TOKEN"]
-        {
-            assert!(!is_for_plugins(OsStr::new(name)), "{name}");
-        }
-    }
 }

@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 
-use super::guard::{Fate, GUARD};
+use super::guard::GUARD;
+use crate::guarding::Fate;
 use crate::handshake::{APP_VERSION, COOKIE_NAME, COOKIE_VALUE};
 
 /// A started plugin with its pipes.

@@ -6,45 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-const NAMES: [&str; 19] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "all_proxy",
-    "KUBECONFIG",
-    "XDG_RUNTIME_DIR",
-];
-const FAMILIES: [&str; 16] = [
-    "LC_",
-    "XDG_",
-    "AWS_",
-    "GOOGLE_",
-    "CLOUDSDK_",
-    "GCE_",
-    "AZURE_",
-    "ARM_",
-    "OS_",
-    "DOCKER_",
-    "HCLOUD_",
-    "PROXMOX_",
-    "LIBVIRT_",
-    "INCUS_",
-    "NOMAD_",
-    "MAYFLY_PLUGIN_",
-];
+use mayfly_plugin::is_for_providers;
+
+/// Beside what each plugin gets of its host.
+const ALSO: (&str, &str) = ("TMPDIR", "NOMAD_");
 /// A variable with one of these words in its name has a value that is not repeated.
 const SECRET_WORDS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "CREDENTIAL"];
 /// Shorter values are no secrets, and hiding them would make logs unreadable.
@@ -99,8 +64,10 @@ fn is_passed(name: &OsStr, passed: &[String]) -> bool {
     let Some(name) = name.to_str() else {
         return false;
     };
-    NAMES.contains(&name)
-        || FAMILIES.iter().any(|family| name.starts_with(family))
+    let (also, family) = ALSO;
+    is_for_providers(name)
+        || name == also
+        || name.starts_with(family)
         || passed.iter().any(|passed| passed == name)
 }
 

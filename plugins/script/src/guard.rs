@@ -11,48 +11,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
+use mayfly_plugin::guarding::{Fate, let_go_of_outputs, wait};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_current_process_group, pidfd_open};
+use rustix::process::{Signal, kill_current_process_group};
 
 /// The first argument of a guard; the script and its arguments follow.
 pub(crate) const ROLE: &str = "script-guard";
-
-/// What became of a script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// The kernel refused to execute it.
-    NotExecuted(i32),
-    /// It ended with this status.
-    Exited(i32),
-    /// A signal ended it.
-    Signaled(i32),
-}
-
-impl Fate {
-    fn line(self) -> String {
-        match self {
-            Self::NotExecuted(errno) => format!("exec {errno}\n"),
-            Self::Exited(status) => format!("exit {status}\n"),
-            Self::Signaled(number) => format!("signal {number}\n"),
-        }
-    }
-
-    /// Reads the guard's line; `None` where the guard said nothing.
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        let (word, number) = line.trim_end().split_once(' ')?;
-        let number = number.parse().ok()?;
-        match word {
-            "exec" => Some(Self::NotExecuted(number)),
-            "exit" => Some(Self::Exited(number)),
-            "signal" => Some(Self::Signaled(number)),
-            _ => None,
-        }
-    }
-}
 
 /// Acts as a guard if this process was started as one. Must run before any thread exists.
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
@@ -65,10 +32,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     // the kernel hangs up on all of it. The guard must live on to end them.
     let _ = SigSet::from(nix::sys::signal::Signal::SIGHUP).thread_block();
     if let Some(fate) = guard(&program, arguments.collect()) {
-        // The plugin may be gone by now; then nobody needs to know.
-        let line = fate.line();
-        let flags = rustix::net::SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(rustix::stdio::stdin(), line.as_bytes(), flags);
+        fate.tell();
     }
     let _ = kill_current_process_group(Signal::KILL);
     Some(ExitCode::SUCCESS)
@@ -87,7 +51,7 @@ fn guard(program: &OsString, arguments: Vec<OsString>) -> Option<Fate> {
     let spawned = Command::new(program).args(arguments).stdin(Stdio::from(request)).spawn();
     let_go_of_outputs();
     match spawned {
-        Ok(child) => wait(child),
+        Ok(mut child) => wait(&mut child, PollFlags::empty()),
         Err(error) => Some(unable(&error)),
     }
 }
@@ -103,55 +67,10 @@ fn request() -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Only the script holds its outputs: the plugin sees them end when it closes them.
-fn let_go_of_outputs() {
-    if let Ok(null) = File::options().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&null);
-        let _ = rustix::stdio::dup2_stderr(&null);
-    }
-}
-
 /// Whether the plugin closed its end of the socket, and not only its writing half.
 fn plugin_is_gone() -> bool {
     let stdin = rustix::stdio::stdin();
     let mut fds = [PollFd::new(&stdin, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&at_once)).is_ok() && !fds[0].revents().is_empty()
-}
-
-fn wait(mut child: Child) -> Option<Fate> {
-    if let Ok(pidfd) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-        let stdin = rustix::stdio::stdin();
-        loop {
-            let mut fds =
-                [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&stdin, PollFlags::empty())];
-            if poll(&mut fds, None).is_err() {
-                continue;
-            }
-            if !fds[0].revents().is_empty() {
-                break;
-            }
-            if !fds[1].revents().is_empty() {
-                return None;
-            }
-        }
-    }
-    let status = child.wait().ok()?;
-    Some(match (status.code(), status.signal()) {
-        (Some(code), _) => Fate::Exited(code),
-        (None, signal) => Fate::Signaled(signal.unwrap_or_default()),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fates_round_trip() {
-        for fate in [Fate::NotExecuted(8), Fate::Exited(0), Fate::Exited(75), Fate::Signaled(9)] {
-            assert_eq!(Fate::parse(&fate.line()), Some(fate));
-        }
-        assert_eq!([Fate::parse(""), Fate::parse("exit"), Fate::parse("boom 1")], [None; 3]);
-    }
 }

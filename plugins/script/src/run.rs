@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use mayfly_plugin::guarding::Fate;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::guard::{self, Fate};
+use crate::guard;
 use crate::script::Script;
 use crate::speech::{Secrets, Speech};
 
