@@ -1,6 +1,8 @@
 //! A rig for one plugin and its group on a real Docker daemon, and an SSH client.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/shared.rs"]
+mod shared;
 #[path = "../../../local/tests/support/ssh.rs"]
 mod ssh;
 #[expect(unreachable_pub, reason = "a library has it, too")]
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use mayfly_plugin::host::{Launch, Plugin, StartError};
 use mayfly_plugin::{ConnectInfo, InstanceState, InstanceStatus, Settings};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use ssh::{Client, drain};
+
+pub(crate) use shared::{kill, processes_with, until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const BUSYBOX: &str = "mayfly-test/busybox";
@@ -186,7 +189,7 @@ impl Rig {
                 .is_ok_and(|line| line.trim_end_matches('\0').ends_with("fleeting-plugin-docker"))
         };
         let pid = processes_with(&marker).into_iter().find(is_plugin).expect("the plugin runs");
-        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
+        kill(pid);
         plugin.ended().await;
     }
 
@@ -258,40 +261,12 @@ pub(crate) async fn await_gone(plugin: &Plugin, id: &str) {
     .await;
 }
 
-/// Asks every few milliseconds until there is an answer.
-pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "nothing happened within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-}
-
 pub(crate) async fn info(plugin: &Plugin, id: &str) -> ConnectInfo {
     plugin.connect_info(id, LIMIT).await.expect("connect info")
 }
 
 pub(crate) async fn login(plugin: &Plugin, id: &str) -> Client {
     Client::dial(&info(plugin, id).await).await.expect("login")
-}
-
-/// Processes whose environment contains `text`.
-fn processes_with(text: &str) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let has = |pid: i32| {
-        std::fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| has(*pid))
-        .collect()
 }
 
 /// What plugins log in this test process, from now on.

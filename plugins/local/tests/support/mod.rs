@@ -1,13 +1,13 @@
 //! A rig for one plugin in a directory of its own, under a host, and an SSH client.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+mod shared;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_plugin::host::{Launch, Plugin, StartError};
 use mayfly_plugin::{ConnectInfo, InstanceState, InstanceStatus, Settings};
@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 pub(crate) use ssh::{Client, drain};
+
+pub(crate) use shared::{kill, processes_with, sleepers, unique_seconds, until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -192,18 +194,6 @@ pub(crate) async fn await_gone(plugin: &Plugin, id: &str) {
     .await;
 }
 
-/// Asks every few milliseconds until there is an answer.
-pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "nothing happened within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 pub(crate) async fn info(plugin: &Plugin, id: &str) -> ConnectInfo {
     plugin.connect_info(id, LIMIT).await.expect("connect info")
 }
@@ -237,35 +227,6 @@ pub(crate) fn again_as_nobody(except: &str) {
     assert!(status.success(), "as an ordinary user: {status}");
 }
 
-/// A number of seconds that no other test sleeps.
-pub(crate) fn unique_seconds() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    1_000_000 + u64::from(std::process::id()) * 1000 + next
-}
-
-/// Processes that sleep so long.
-pub(crate) fn sleepers(seconds: u64) -> Vec<i32> {
-    processes_with(&format!("sleep\x00{seconds}"))
-}
-
-/// Processes whose environment or command line contains `text`.
-pub(crate) fn processes_with(text: &str) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let has = |pid: i32, file: &str| {
-        std::fs::read(format!("/proc/{pid}/{file}"))
-            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id().cast_signed())
-        .filter(|pid| has(*pid, "environ") || has(*pid, "cmdline"))
-        .collect()
-}
-
 /// Children of a process.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
@@ -284,10 +245,6 @@ pub(crate) fn keeper(rig: &Rig, id: &str) -> i32 {
         .next()
         .and_then(|pid| pid.parse().ok())
         .expect("pid")
-}
-
-pub(crate) fn kill(pid: i32) {
-    kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
 }
 
 /// The plugin process of a rig: the only one with its environment that holds no instance.
