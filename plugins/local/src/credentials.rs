@@ -4,15 +4,10 @@
 //! log in beside the one that is made per instance, or instead of it with
 //! `use_static_credentials`. A password cannot be used: instances take keys only.
 
-use std::time::Duration;
-
-use mayfly_plugin::{ConnectInfo, ConnectorConfig, Protocol};
+use instances::login;
+use mayfly_plugin::{ConnectInfo, ConnectorConfig};
 
 use crate::record::Record;
-
-/// fleeting's own defaults, for hosts that send none.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The operator's settings, checked.
 #[derive(Debug, Default)]
@@ -25,29 +20,7 @@ pub(crate) struct Access {
 impl Access {
     /// An error is one line that names key and value.
     pub(crate) fn check(connector: ConnectorConfig) -> Result<Self, String> {
-        if let Some(other) = connector.protocol.filter(|protocol| *protocol != Protocol::Ssh) {
-            return Err(format!(
-                "connector_config: protocol = {:?}: local instances speak ssh only",
-                other.as_str()
-            ));
-        }
-        if !connector.username.is_empty() && !is_user_name(&connector.username) {
-            return Err(format!(
-                "connector_config: username = {:?}: must be a user name such as \"ci\"",
-                connector.username
-            ));
-        }
-        let operator_key = match connector.key.is_empty() {
-            true => None,
-            false => Some(public_half(&connector.key)?),
-        };
-        if connector.use_static_credentials && operator_key.is_none() {
-            return Err(
-                "connector_config: use_static_credentials needs key_path: local instances \
-                        take keys only"
-                    .into(),
-            );
-        }
+        let operator_key = login::check(&connector, "local instances")?;
         Ok(Self { connector, operator_key })
     }
 
@@ -63,7 +36,7 @@ impl Access {
 
     /// The user name that the operator wants instances to have.
     pub(crate) fn user_name(&self) -> Option<&str> {
-        Some(self.connector.username.as_str()).filter(|name| !name.is_empty())
+        login::user_name(&self.connector)
     }
 
     /// Whether each instance gets a key pair of its own.
@@ -73,65 +46,26 @@ impl Access {
 
     /// How to connect to an instance.
     pub(crate) fn connect_info(&self, record: &Record) -> ConnectInfo {
-        let mut connector = self.connector.clone();
-        let or_ours = |theirs: &str, ours: &str| match theirs {
-            "" => ours.to_owned(),
-            theirs => theirs.to_owned(),
-        };
-        connector.os = or_ours(&connector.os, "linux");
-        connector.arch = or_ours(&connector.arch, go_arch(std::env::consts::ARCH));
-        connector.protocol = Some(Protocol::Ssh);
         // An instance keeps the name it was made with.
-        connector.username = record.account.user.clone();
+        let user = &record.account.user;
+        let mut connector = login::filled(&self.connector, user, login::own_arch());
         // So does its list of keys: a key that the operator set later is not in it.
         if self.operator_key.is_none() || self.operator_key != record.operator_key {
             connector.key = record.client_key.clone().unwrap_or_default().into_bytes();
         }
-        connector.keepalive = or_default(connector.keepalive, KEEPALIVE);
-        connector.timeout = or_default(connector.timeout, TIMEOUT);
         ConnectInfo::new(connector)
             .internal(record.address.as_str())
             .external(record.address.as_str())
     }
 }
 
-fn or_default(duration: Duration, default: Duration) -> Duration {
-    match duration {
-        Duration::ZERO => default,
-        set => set,
-    }
-}
-
-fn public_half(key: &[u8]) -> Result<String, String> {
-    let unusable = |why: &str| {
-        format!(
-            "connector_config: key_path: {why}; use an ed25519 or ECDSA key without a passphrase, \
-             or leave it out"
-        )
-    };
-    let pem = std::str::from_utf8(key).map_err(|_| unusable("the key is not text"))?;
-    sshd::public_half(pem).map_err(|error| unusable(&error.to_string()))
-}
-
-/// The portable names of POSIX.
-fn is_user_name(name: &str) -> bool {
-    name.len() <= 32
-        && !name.starts_with(|first: char| first == '-' || first == '.' || first.is_ascii_digit())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-}
-
-/// Go's word for an architecture that Rust names otherwise.
-fn go_arch(arch: &str) -> &str {
-    match arch {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        arch => arch,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use instances::login::{KEEPALIVE, TIMEOUT};
+    use mayfly_plugin::Protocol;
+
     use super::*;
     use crate::isolation::Isolation;
     use crate::record::Account;
@@ -159,7 +93,7 @@ mod tests {
     fn operators() -> (ConnectorConfig, String) {
         let pair = sshd::KeyPair::generate("").expect("a key");
         let key = pair.private.into_bytes();
-        let public = public_half(&key).expect("usable");
+        let public = login::public_half(&key).expect("usable").expect("a key");
         (ConnectorConfig { key, ..ConnectorConfig::default() }, public)
     }
 

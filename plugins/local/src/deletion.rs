@@ -1,22 +1,13 @@
 //! The end of an instance: first every process, then every file.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use instances::failed::{During as _, Failed};
+use instances::processes::{self, Identity};
 
-use crate::failed::{During as _, Failed};
 use crate::isolation::{Isolation, UidClaims};
-use crate::processes::{self, Identity};
-use crate::record::Record;
+use crate::record::{MARKER, Record};
 use crate::registry::InstanceDir;
-
-/// How long killed processes may take to disappear. One that hangs in the kernel longer
-/// is tried again by the next update.
-const END_LIMIT: Duration = Duration::from_secs(30);
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// Deletes an instance of which anything may be missing already.
 pub(crate) fn delete(instance: &InstanceDir) -> Result<(), Failed> {
@@ -28,44 +19,21 @@ pub(crate) fn delete(instance: &InstanceDir) -> Result<(), Failed> {
     remove_files(instance, record.as_ref())
 }
 
-/// Kills every process of an instance but this one, and returns when none is left.
-///
-/// They are found in three ways, since each can be escaped alone: as descendants of the
-/// keeper, by the instance's own user id, by
-/// the variable in their environment.
+/// Kills every process of an instance but this one, and returns when none is left. What
+/// hangs in the kernel too long is tried again by the next update.
 pub(crate) fn end(
     id: &str,
     record: Option<&Record>,
     keeper: Option<Identity>,
 ) -> Result<(), Failed> {
-    let this = std::process::id().cast_signed();
-    let deadline = Instant::now() + END_LIMIT;
-    let mut pause = PAUSES.0;
-    loop {
-        let mut left = find(id, record, keeper);
-        left.retain(|process| process.pid != this);
-        if left.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
-            return Err(io::Error::other(format!("processes {pids:?} do not end")))
-                .during(format!("end {id}"));
-        }
-        // Stopped processes start no others while the rest is killed.
-        for signal in [Signal::STOP, Signal::KILL] {
-            for process in &left {
-                process.signal(signal);
-            }
-        }
-        sleep(pause);
-        pause = (pause * 2).min(PAUSES.1);
-    }
+    processes::end(id, || find(id, record, keeper))
 }
 
+/// They are found in three ways, since each can be escaped alone: as descendants of the
+/// keeper, by the instance's own user id, by the variable in their environment.
 fn find(id: &str, record: Option<&Record>, keeper: Option<Identity>) -> BTreeSet<Identity> {
     let all = processes::all();
-    let mut found = processes::marked(id, &all);
+    let mut found = processes::marked(MARKER, id, &all);
     if let Some(keeper) = keeper.filter(|keeper| keeper.is_alive()) {
         found.insert(keeper);
         found.extend(processes::descendants(keeper.pid, &all));

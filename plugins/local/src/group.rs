@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use instances::failed::Failed;
+use instances::processes::Identity;
 use mayfly_plugin::{
     BuildInfo, ConnectInfo, Error, GroupInfo, InstanceGroup, InstanceState, InstanceStatus,
     Settings,
@@ -18,9 +20,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::config::{Config, Options, Surroundings};
 use crate::credentials::Access;
 use crate::deletion;
-use crate::failed::Failed;
 use crate::isolation::{Isolation, UidClaims, hidden_paths};
-use crate::processes::Identity;
 use crate::record::Record;
 use crate::registry::{GroupLock, InstanceDir, Registry};
 

@@ -8,11 +8,9 @@
 mod config;
 mod credentials;
 mod deletion;
-mod failed;
 mod go_duration;
 mod group;
 mod isolation;
-mod processes;
 mod record;
 mod registry;
 mod remove;

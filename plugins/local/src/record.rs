@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::Isolation;
-use crate::processes::MARKER;
+
+/// The variable that every process of an instance is started with.
+pub(crate) const MARKER: &str = "MAYFLY_INSTANCE";
 
 /// An instance as its files describe it. No `Debug`: it holds private keys.
 #[derive(Clone, Serialize, Deserialize)]

@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use instances::failed::{During as _, Failed};
+use instances::processes::Identity;
 use serde::de::DeserializeOwned;
 
-use crate::failed::{During as _, Failed};
-use crate::processes::Identity;
 use crate::record::{Account, Record, ServerSettings};
 use crate::remove::remove_tree;
 

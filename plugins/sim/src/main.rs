@@ -10,7 +10,6 @@ mod cloud;
 mod commands;
 mod config;
 mod facts;
-mod failed;
 mod fate;
 mod fault;
 mod group;

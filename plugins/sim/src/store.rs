@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use instances::failed::{During as _, Failed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::failed::{During as _, Failed};
 
 /// A plugin that was killed gives its lock back at once; its successor may be as quick.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use instances::login;
 use mayfly_plugin::{
     BuildInfo, ConnectInfo, Error, GroupInfo, InstanceGroup, InstanceStatus, Partial, Settings,
 };
@@ -20,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::archive;
 use crate::config::{Address, Config, Options, Reach, Surroundings};
-use crate::credentials::{Access, is_user_name};
+use crate::credentials::Access;
 use crate::daemon::{About, Container, Daemon, Owned, State as Stands};
 use crate::image::Image;
 use crate::lock::GroupLock;
@@ -211,7 +212,7 @@ impl Group {
     fn user(&self) -> &str {
         let configured = || {
             let user = self.options.container.user.as_deref()?;
-            user.split(':').next().filter(|name| is_user_name(name))
+            user.split(':').next().filter(|name| login::is_user_name(name))
         };
         self.access.user_name().or_else(configured).unwrap_or(USER)
     }
@@ -245,11 +246,7 @@ impl Files {
 
 /// The server inside is this very binary.
 fn check_fit(about: &About, host: &str) -> Result<(), Error> {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let own = login::own_arch();
     if about.os == "linux" && about.arch == own {
         return Ok(());
     }

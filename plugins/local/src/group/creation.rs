@@ -7,13 +7,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use instances::failed::{During as _, Failed};
+use instances::processes::Identity;
 use mayfly_plugin::Error;
 use sshd::KeyPair;
 
 use super::Group;
-use crate::failed::{During as _, Failed};
 use crate::isolation::{Isolation, UidClaims, accounts_files, user_name};
-use crate::processes::Identity;
 use crate::record::{Account, Record, ServerSettings};
 use crate::registry::InstanceDir;
 use crate::roles;

@@ -8,10 +8,10 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use instances::failed::{During as _, Failed};
+use instances::processes::{self, Identity};
 use serde::{Deserialize, Serialize};
 
-use crate::failed::{During as _, Failed};
-use crate::processes::{self, Identity};
 use crate::record::Account;
 
 pub(super) const FIRST_UID: u32 = 60_706;

@@ -9,13 +9,13 @@
 use std::fs;
 use std::io;
 
+use instances::failed::{During as _, Failed};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::accounts::FIRST_UID;
 use super::{Isolation, view};
-use crate::failed::{During as _, Failed};
 use crate::record::Record;
 use crate::registry::InstanceDir;
 

@@ -8,10 +8,10 @@ use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use instances::failed::{During as _, Failed};
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::failed::{During as _, Failed};
 use crate::record::Record;
 use crate::registry::InstanceDir;
 

@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use crate::failed::{During as _, Failed};
+use instances::failed::{During as _, Failed};
+
 use crate::isolation::{self, Isolation};
 
 use super::{init, keeper, sshd_server};

@@ -7,10 +7,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use instances::failed::{During as _, Failed};
 use rustix::process::{Pid, WaitOptions, wait};
 
 use super::dispatch::{SSHD, null, role_command};
-use crate::failed::{During as _, Failed};
 use crate::isolation::enter;
 use crate::registry::InstanceDir;
 

@@ -13,6 +13,9 @@ use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use instances::close_inherited;
+use instances::failed::{During as _, Failed};
+use instances::processes::{self, Identity};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -21,9 +24,7 @@ use rustix::process::{
 
 use super::dispatch::{INIT, SSHD, null, role_command};
 use crate::deletion;
-use crate::failed::{During as _, Failed};
 use crate::isolation::{Isolation, separate_children};
-use crate::processes::{self, Identity};
 use crate::record::Record;
 use crate::registry::InstanceDir;
 
@@ -62,20 +63,6 @@ fn await_plugin(record: &Record, instance: &InstanceDir, lease: &mut Lease<Syste
 
 fn lease_look(record: &Record, longest: Duration) -> Duration {
     (record.lease() / 8).clamp(LEASE_LOOKS.0, longest)
-}
-
-/// Closes what the plugin's host left open for its children: it is none of the jobs'
-/// business. Must come before this process opens anything.
-fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let open: Vec<i32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        // The descriptor of the listing itself is closed already.
-        let _ = nix::unistd::close(fd);
-    }
 }
 
 /// Runs the instance to its end; afterwards none of its processes exists.

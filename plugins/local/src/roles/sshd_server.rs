@@ -6,10 +6,11 @@
 use std::io::Read as _;
 use std::net::TcpListener;
 
+use instances::failed::{During as _, Failed};
+use instances::serve_ssh;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::dispatch::null;
-use crate::failed::{During as _, Failed};
 use crate::record::ServerSettings;
 
 /// Channels per connection: eight agents and their siblings, several times over.
@@ -27,25 +28,7 @@ pub(super) fn run() -> Result<(), Failed> {
     rustix::stdio::dup2_stdin(&null).during("close the settings")?;
     rustix::stdio::dup2_stdout(&null).during("close the listener")?;
 
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    let listener = TcpListener::from(listener);
-    listener.set_nonblocking(true).during("use the listener")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .during("start the async runtime")?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).during("use the listener")?;
-        server(settings)
-            .serve(listener, std::future::pending())
-            .await
-            .map_err(std::io::Error::other)
-            .during("serve SSH")
-    })
+    serve_ssh(server(settings), TcpListener::from(listener), std::future::pending())
 }
 
 fn server(settings: ServerSettings) -> sshd::Server {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use instances::failed::Failed;
 use mayfly_plugin::Error;
 
 use super::{Cloud, GROUP};
 use crate::config::{MAX_SIZE_LIMIT, Machines, Options};
 use crate::facts::{Deletion, Facts, Power, Step};
-use crate::failed::Failed;
 use crate::fate::FateKind;
 use crate::fault::Refusal;
 use crate::ledger::{Entry, Record};

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use instances::failed::Failed;
+use instances::processes::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Facts, Stage, Step};
-use crate::failed::Failed;
 use crate::fault::Call;
 use crate::ledger::{CallRecord, Entry, Ledger, Record};
-use crate::machine::{self, Identity};
+use crate::machine;
 use crate::store::{GroupLock, Store, remove_tree};
 
 pub(crate) use change::Creation;

@@ -13,7 +13,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use crate::failed::{During as _, Failed};
+use instances::failed::{During as _, Failed};
 
 pub(crate) use record::{CallRecord, Entry, Record};
 pub(crate) use report::{print_json, print_text};

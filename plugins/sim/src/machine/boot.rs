@@ -7,15 +7,16 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use instances::failed::{During as _, Failed};
+use instances::processes::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sshd::KeyPair;
 
-use super::process::{Identity, MARKER};
+use super::MARKER;
 use super::role::{ROLE, ServerSettings};
 use crate::access::Access;
 use crate::facts::Facts;
-use crate::failed::{During as _, Failed};
 use crate::{machine, store};
 
 const LOGIN: &str = "login.json";
@@ -63,7 +64,7 @@ pub(crate) fn boot(directory: &Path, access: &Access) -> Result<Identity, Failed
     let (host, client) = (pair()?, pair()?);
     let listener = listen(&id)?;
     let address = listener.local_addr().during("learn the address")?.to_string();
-    let user = access.user();
+    let user = access.user().to_owned();
     let operator_key = access.operator_key().map(str::to_owned);
     let trusted_keys = std::iter::once(client.public).chain(operator_key.clone()).collect();
     let settings = ServerSettings {

@@ -3,10 +3,11 @@
 
 mod boot;
 mod ending;
-mod process;
 mod role;
 
 pub(crate) use boot::{Login, boot, find, leave_notice, login};
 pub(crate) use ending::end;
-pub(crate) use process::Identity;
 pub(crate) use role::{ROLE, run};
+
+/// The variable that every process of an instance is started with: its directory.
+const MARKER: &str = "MAYFLY_SIM_INSTANCE";

@@ -8,11 +8,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use instances::failed::{During as _, Failed};
+use instances::processes::{self, Identity};
+use instances::{close_inherited, serve_ssh};
 use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, Identity};
-use crate::failed::{During as _, Failed};
 use crate::{machine, store};
 
 /// The first argument.
@@ -43,25 +44,7 @@ pub(crate) fn run(directory: &Path) -> Result<(), Failed> {
         .ok_or_else(|| std::io::Error::other("there is no server.json"))
         .during("read settings")?;
     let listener = take_listener()?;
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    listener.set_nonblocking(true).during("use the listener")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .during("start the async runtime")?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).during("use the listener")?;
-        let is_abandoned = watch(directory);
-        server(settings)
-            .serve(listener, is_abandoned)
-            .await
-            .map_err(std::io::Error::other)
-            .during("serve SSH")
-    })?;
+    serve_ssh(server(settings), listener, watch(directory))?;
     machine::end(directory, Identity::of(std::process::id().cast_signed()))
 }
 
@@ -71,28 +54,14 @@ async fn watch(directory: &Path) {
     while directory.exists() {
         tokio::time::sleep(LOOKS).await;
         let own = std::process::id().cast_signed();
-        let mut zombies = process::all();
-        zombies.retain(|process| process.parent == own && process.is_zombie);
+        let mut zombies = processes::all();
+        zombies.retain(|process| process.parent == own && process.is_dead);
         // Children of the server's own are collected by it at once.
         for orphan in zombies.iter().filter(|zombie| seen.contains(*zombie)) {
             let pid = Pid::from_raw(orphan.identity.pid);
             let _ = waitpid(pid, WaitOptions::NOHANG);
         }
         seen = zombies;
-    }
-}
-
-/// Closes what the plugin's host left open for its children: it is none of the jobs'
-/// business. Must come before this process opens anything.
-fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let open: Vec<i32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        // The descriptor of the listing itself is closed already.
-        let _ = nix::unistd::close(fd);
     }
 }
 

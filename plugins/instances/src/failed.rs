@@ -5,7 +5,7 @@ use std::io;
 /// Shown to people, never branched on.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
-pub(crate) struct Failed {
+pub struct Failed {
     step: String,
     source: io::Error,
 }
@@ -23,8 +23,8 @@ impl From<Failed> for String {
 }
 
 /// Names the step that a system error belongs to.
-pub(crate) trait During<T> {
-    /// `step` completes "failed to …" without those words, such as `read group.json`.
+pub trait During<T> {
+    /// `step` completes "failed to …" without those words, such as `mount /proc`.
     fn during(self, step: impl Into<String>) -> Result<T, Failed>;
 }
 

@@ -3,34 +3,43 @@
 //! A process is known by its id *and* the time of its start: ids are used again.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// The variable that every process of an instance is started with.
-pub(crate) const MARKER: &str = "MAYFLY_INSTANCE";
+use crate::failed::{During as _, Failed};
+
+/// How long killed processes may take to disappear. One that hangs in the kernel longer
+/// must be tried again.
+const END_LIMIT: Duration = Duration::from_secs(30);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// One process for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) pid: i32,
+pub struct Identity {
+    /// May be another process's by now.
+    pub pid: i32,
     /// Clock ticks between boot and start.
-    pub(crate) started: u64,
+    started: u64,
 }
 
 impl Identity {
     /// The process that has this id now.
-    pub(crate) fn of(pid: i32) -> Option<Self> {
+    pub fn of(pid: i32) -> Option<Self> {
         Process::read(pid).map(|process| process.identity)
     }
 
-    pub(crate) fn is_alive(self) -> bool {
+    /// Whether it runs still; zombies do not.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
         Process::read(self.pid).is_some_and(|now| now.identity == self && !now.is_dead)
     }
 
     /// Sends a signal, unless the id is somebody else's by now.
-    pub(crate) fn signal(self, signal: Signal) {
+    pub fn signal(self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return;
         };
@@ -50,11 +59,13 @@ impl Identity {
 
 /// One line of the process table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) identity: Identity,
-    parent: i32,
+pub struct Process {
+    /// Which process it is.
+    pub identity: Identity,
+    /// Who must collect it.
+    pub parent: i32,
     /// A zombie without a living thread: only its parent can remove it.
-    is_dead: bool,
+    pub is_dead: bool,
 }
 
 impl Process {
@@ -77,25 +88,21 @@ fn parse_stat(stat: &str) -> Option<Process> {
     })
 }
 
-/// Every process that is not dead.
-pub(crate) fn all() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::read)
-        .filter(|process| !process.is_dead)
-        .collect()
+/// Every process, the dead ones included.
+#[must_use]
+pub fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(Process::read).collect()
 }
 
-/// Children, their children and so on, without `ancestor` itself.
-pub(crate) fn descendants(ancestor: i32, all: &[Process]) -> BTreeSet<Identity> {
+/// Living children, their children and so on, without `ancestor` itself.
+#[must_use]
+pub fn descendants(ancestor: i32, all: &[Process]) -> BTreeSet<Identity> {
     let mut found = BTreeSet::new();
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
-        for child in all.iter().filter(|process| process.parent == parent) {
+        for child in living(all).filter(|process| process.parent == parent) {
             if found.insert(child.identity) {
                 parents.push(child.identity.pid);
             }
@@ -104,24 +111,58 @@ pub(crate) fn descendants(ancestor: i32, all: &[Process]) -> BTreeSet<Identity> 
     found
 }
 
-/// Processes of the instance `id` by their environment.
-pub(crate) fn marked(id: &str, all: &[Process]) -> BTreeSet<Identity> {
-    let marker = format!("{MARKER}={id}");
+/// Living processes whose environment began with this variable.
+#[must_use]
+pub fn marked(name: &str, value: &str, all: &[Process]) -> BTreeSet<Identity> {
+    let marker = format!("{name}={value}");
     let has_marker = |process: &&Process| {
         fs::read(format!("/proc/{}/environ", process.identity.pid)).is_ok_and(|environment| {
             environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
         })
     };
-    all.iter().filter(has_marker).map(|process| process.identity).collect()
+    living(all).filter(has_marker).map(|process| process.identity).collect()
 }
 
-/// Processes that have this user id as any of their four.
-pub(crate) fn of_user(uid: u32, all: &[Process]) -> BTreeSet<Identity> {
+/// Living processes that have this user id as any of their four.
+#[must_use]
+pub fn of_user(uid: u32, all: &[Process]) -> BTreeSet<Identity> {
     let has_uid = |process: &&Process| {
         fs::read_to_string(format!("/proc/{}/status", process.identity.pid))
             .is_ok_and(|status| status_has_uid(&status, uid))
     };
-    all.iter().filter(has_uid).map(|process| process.identity).collect()
+    living(all).filter(has_uid).map(|process| process.identity).collect()
+}
+
+fn living(all: &[Process]) -> impl Iterator<Item = &Process> {
+    all.iter().filter(|process| !process.is_dead)
+}
+
+/// Kills what `find` finds, but for this process, until it finds nothing more. `what`
+/// names it in the error.
+pub fn end(what: &str, find: impl Fn() -> BTreeSet<Identity>) -> Result<(), Failed> {
+    let this = std::process::id().cast_signed();
+    let deadline = Instant::now() + END_LIMIT;
+    let mut pause = PAUSES.0;
+    loop {
+        let mut left = find();
+        left.retain(|process| process.pid != this);
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+            return Err(io::Error::other(format!("processes {pids:?} do not end")))
+                .during(format!("end {what}"));
+        }
+        // Stopped processes start no others while the rest is killed.
+        for signal in [Signal::STOP, Signal::KILL] {
+            for process in &left {
+                process.signal(signal);
+            }
+        }
+        sleep(pause);
+        pause = (pause * 2).min(PAUSES.1);
+    }
 }
 
 fn status_has_uid(status: &str, uid: u32) -> bool {
