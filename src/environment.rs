@@ -24,7 +24,7 @@ pub fn is_for_providers(name: &str) -> bool {
         "KUBECONFIG",
         "XDG_RUNTIME_DIR",
     ];
-    const FAMILIES: [&str; 15] = [
+    const FAMILIES: [&str; 16] = [
         "LC_",
         "XDG_",
         "AWS_",
@@ -39,6 +39,7 @@ pub fn is_for_providers(name: &str) -> bool {
         "PROXMOX_",
         "LIBVIRT_",
         "INCUS_",
+        "NOMAD_",
         "MAYFLY_PLUGIN_",
     ];
     NAMES.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
@@ -50,7 +51,7 @@ mod tests {
 
     #[test]
     fn plugins_see_cloud_settings_but_not_the_hosts_secrets() {
-        for name in ["PATH", "AWS_PROFILE", "https_proxy", "LC_ALL"] {
+        for name in ["PATH", "AWS_PROFILE", "NOMAD_ADDR", "https_proxy", "LC_ALL"] {
             assert!(is_for_providers(name), "{name}");
         }
         for name in

@@ -123,6 +123,49 @@ fn jobs_of_a_forgotten_manager_keep_their_instance() {
 }
 
 #[test]
+fn jobs_of_a_forgotten_manager_keep_an_instance_of_another_template_over_a_restart() {
+    let gitlab = GitLab::start();
+    let runner = |lease: &str| {
+        let runner = Runner::local(&gitlab).max_instances(2).own("report_alone_after", "2s");
+        runner.plugin_config("lease", lease)
+    };
+    let mut manager = Manager::start(runner("12h"));
+    let job = gitlab.enqueue(JobSpec::script(["echo ready; sleep 12; exit 9"]));
+    gitlab.wait_for_trace(job, "ready", seconds(60));
+    manager.kill();
+    std::fs::remove_dir_all(manager.state_dir()).expect("the state is lost");
+    manager.restart();
+    manager.wait_for_log("jobs run there that this manager does not know", seconds(30));
+    manager.reconfigure(&Manager::setup().runner(runner("13h")));
+    manager.wait_for_log("instances are made from another template", seconds(30));
+    manager.restart();
+    let audit = gitlab.wait_for(job, State::Failed, seconds(90));
+    assert_eq!(audit.exit_code, Some(9), "{}", gitlab.trace(job));
+    manager.wait_for_log("instance is gone", seconds(90));
+    succeeds(&gitlab);
+}
+
+#[test]
+fn a_job_hears_signals_that_the_plugin_ignores() {
+    let gitlab = GitLab::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let plugin = directory.path().join("fleeting-plugin-deaf");
+    let local = binaries().plugin("local").display().to_string();
+    std::fs::write(&plugin, format!("#!/bin/sh\ntrap '' HUP TERM USR1\nexec {local}\n"))
+        .expect("a script");
+    std::fs::set_permissions(&plugin, PermissionsExt::from_mode(0o755)).expect("executable");
+    let runner = Runner::new(&gitlab, &plugin)
+        .plugin_config("root", directory.path().join("instances").display().to_string());
+    let _manager = Manager::start(runner);
+    for signal in ["HUP", "TERM", "USR1"] {
+        let job =
+            gitlab.enqueue(JobSpec::script([format!("sh -c 'kill -{signal} $$; echo deaf'")]));
+        gitlab.wait_for(job, State::Failed, seconds(60));
+        assert!(!gitlab.trace(job).contains("\ndeaf"), "{}", gitlab.trace(job));
+    }
+}
+
+#[test]
 fn a_job_that_waits_is_begun_before_an_orderly_end() {
     let gitlab = GitLab::start();
     let slow = Runner::local(&gitlab).max_instances(1).plugin_config("boot_time", "2s");
@@ -181,6 +224,9 @@ fn a_runner_whose_plugin_fails_at_first_is_served_later() {
     let mut manager = Manager::setup().runner(well).runner(late).start();
     let log = manager.wait_for_log("this runner waits for its plugin", seconds(30));
     assert!(log.contains("the cloud is down"), "{log}");
+    // Replaced, it is not there for a moment.
+    std::fs::remove_file(&plugin).expect("removed");
+    manager.wait_for_log("there is no such file", seconds(60));
     write(&format!("#!/bin/sh\nexec {}\n", binaries().plugin("local").display()));
     let job = gitlab.enqueue(JobSpec::script(["true"]).for_runner("glrt-late0000000000000000"));
     gitlab.wait_for(job, State::Success, seconds(60));

@@ -130,6 +130,41 @@ fn a_running_manager_says_how_it_stands_and_lets_an_instance_go() {
 }
 
 #[test]
+fn a_drain_can_be_taken_back() {
+    let gitlab = GitLab::start();
+    let runner = Runner::local(&gitlab).name("builders").max_instances(1).capacity(2);
+    let mut manager = Manager::start(runner);
+    let first = gitlab.enqueue(JobSpec::script(["echo begun", "sleep 600"]));
+    gitlab.wait_for_trace(first, "begun", seconds(60));
+    let (_, text) = ask(&manager, &["instance", "list", "--json"]);
+    let instance: serde_json::Value = serde_json::from_str(&text).expect("one object");
+    let id = instance["id"].as_str().expect("an id").to_owned();
+
+    let (code, text) = ask(&manager, &["instance", "keep", &id]);
+    assert_eq!((code, text.contains("does not drain")), (Some(1), true), "{text}");
+    let (code, text) = ask(&manager, &["instance", "drain", &id]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = ask(&manager, &["instance", "keep", &id]);
+    assert_eq!((code, text.contains("gets jobs again")), (Some(0), true), "{text}");
+    let second = gitlab.enqueue(JobSpec::script(["true"]));
+    gitlab.wait_for(second, State::Success, seconds(60));
+
+    std::thread::sleep(GATHERED);
+    let (_, text) = ask(&manager, &["explain", "instance", &id]);
+    assert_story(&text, &["an operator asked for it", "took its drain back"]);
+
+    // Nor does the next process know of a drain.
+    manager.restart();
+    manager.wait_until_up();
+    let third = gitlab.enqueue(JobSpec::script(["true"]));
+    gitlab.wait_for(third, State::Success, seconds(60));
+    support::until("one job is left on it", seconds(30), || {
+        let (_, text) = ask(&manager, &["instance", "list"]);
+        text.contains(&id) && text.contains("ready") && text.contains("1/2")
+    });
+}
+
+#[test]
 fn an_operator_sees_what_is_waited_for_logs_in_and_deletes() {
     let gitlab = GitLab::start();
     let runner = Runner::local(&gitlab).name("builders").max_instances(1);

@@ -289,6 +289,23 @@ fn a_cut_connection_costs_a_job_nothing() {
 }
 
 #[test]
+fn an_instance_is_reached_again_while_the_plugin_hangs() {
+    let Some(sshd) = Sshd::setup().machines(1).start() else { return };
+    let gitlab = GitLab::start();
+    gitlab.set_update_interval(seconds(1));
+    let mut manager = Manager::start(Runner::openssh(&gitlab, &sshd).max_instances(1));
+    let job = gitlab.enqueue(talking(600));
+    gitlab.wait_for_trace(job, "line-3-", seconds(60));
+    // A plugin that does not answer is given two minutes; the job needs far less.
+    manager.plugins().iter().for_each(processes::Process::stop);
+    sshd.cut_connections();
+    manager.wait_for_log("connection to the instance is lost", seconds(60));
+    let audit = gitlab.wait_for(job, State::Failed, seconds(100));
+    assert_eq!(audit.exit_code, Some(23), "{}", gitlab.trace(job));
+    assert_whole(&gitlab.trace(job), 600);
+}
+
+#[test]
 fn an_outage_of_the_server_loses_no_byte_and_no_result() {
     let faults = [Fault::status(500), Fault::status(503), Fault::retry_after(429, "99999999")];
     for fault in faults {

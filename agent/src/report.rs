@@ -29,8 +29,6 @@ use crate::{Error, http, store};
 
 /// How long one request may take: a manager that comes back waits for it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
-/// Longest pause between attempts while the server is down.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the whole log is sent again because the server's is not ours, and how often
 /// what it refuses is offered again.
 const REPEATS: u32 = 3;
@@ -203,22 +201,22 @@ impl Reporter {
                 Ok(if self.is_urgent() { Step::On } else { Step::Wait(self.interval) })
             }
             // It wants what it was given: nonsense, which may pass.
-            Ok(Patched::Elsewhere(at)) if at == from => Ok(self.failed()),
+            Ok(Patched::Elsewhere(at)) if at == from => Ok(self.failed(None)),
             Ok(Patched::Elsewhere(at)) => {
                 if !self.pending.go_to(at) {
                     self.join(at)?;
                 }
                 Ok(Step::On)
             }
-            Ok(Patched::Nowhere) => Ok(self.failed()),
-            Err(may_pass) => {
+            Ok(Patched::Nowhere) => Ok(self.failed(None)),
+            Err(failure) => {
                 // The final state matters more than its log: what the server refuses again
                 // and again is left out. A running job has time.
-                if !may_pass && self.ended.is_some() {
+                if !failure.may_pass && self.ended.is_some() {
                     self.refusals += 1;
                     self.with_log = self.refusals < REPEATS;
                 }
-                Ok(self.failed())
+                Ok(self.failed(failure.retry_after))
             }
         }
     }
@@ -229,7 +227,7 @@ impl Reporter {
                 self.obey(ack)?;
                 Ok(Step::Wait(self.interval))
             }
-            Err(_) => Ok(self.failed()),
+            Err(failure) => Ok(self.failed(failure.retry_after)),
         }
     }
 
@@ -251,7 +249,7 @@ impl Reporter {
                 self.join(0)?;
                 Ok(Step::Wait(UPDATE_INTERVAL))
             }
-            Err(_) => Ok(self.failed()),
+            Err(failure) => Ok(self.failed(failure.retry_after)),
         }
     }
 
@@ -259,9 +257,9 @@ impl Reporter {
         &self,
         end: Option<&FinalState>,
         read: impl Fn(&Answer) -> Option<T>,
-    ) -> Result<T, bool> {
+    ) -> Result<T, Failure> {
         let body = Update::new(&*self.info, &self.report.job_token, end);
-        let body = serde_json::to_vec(&body).map_err(|_| false)?;
+        let body = serde_json::to_vec(&body).map_err(|_| Failure::default())?;
         let request = self
             .client
             .put(self.url(""))
@@ -276,10 +274,10 @@ impl Reporter {
         format!("{api_url}jobs/{job_id}{slash}{what}")
     }
 
-    fn failed(&mut self) -> Step {
-        let pause = Duration::from_millis(500).saturating_mul(1 << self.failures.min(10));
-        self.failures += 1;
-        Step::Wait(pause.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * any_fraction()))
+    fn failed(&mut self, asked: Option<Duration>) -> Step {
+        let pause = job::report::pause(self.failures, asked, any_fraction());
+        self.failures = self.failures.saturating_add(1);
+        Step::Wait(pause)
     }
 
     fn obey(&mut self, ack: job::report::Ack) -> Result<(), Closed> {
@@ -346,17 +344,28 @@ fn next(
     }
 }
 
-/// What the server says; or whether it may be better next time.
+/// Why a call failed, as far as it matters.
+#[derive(Default)]
+struct Failure {
+    /// Whether it may be better next time.
+    may_pass: bool,
+    /// How long the server wants to be left alone.
+    retry_after: Option<Duration>,
+}
+
+/// What the server says, if the call did not fail.
 fn understand<T>(
     response: Result<Response<Body>, ureq::Error>,
     read: impl Fn(&Answer) -> Option<T>,
-) -> Result<T, bool> {
-    let mut response = response.map_err(|_| true)?;
+) -> Result<T, Failure> {
+    let unreachable = Failure { may_pass: true, retry_after: None };
+    let mut response = response.map_err(|_| unreachable)?;
     // Read to its end, the connection can be used again.
     let _ = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
     let status = response.status().as_u16();
     let answer = Answer::new(status, |name| response.headers().get(name)?.to_str().ok());
-    read(&answer).ok_or(status >= 500 || status == 408 || status == 429)
+    let (may_pass, retry_after) = (answer.may_pass(), answer.retry_after());
+    read(&answer).ok_or(Failure { may_pass, retry_after })
 }
 
 /// Something between 0 and 1, so that many agents do not ask in step.

@@ -17,6 +17,24 @@ pub const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 /// Bounds of `X-GitLab-Trace-Update-Interval`; GitLab Runner takes 15 minutes at most.
 const SHORTEST_UPDATE_INTERVAL: Duration = Duration::from_millis(200);
 const LONGEST_UPDATE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// First pause after a call that failed, and the longest: with the server back, work goes on
+/// within half a minute.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The pause after that many failures in a row before this one: doubled with each, or what
+/// the server `asked` for, an absurd wish being cut. `share`, from 0 to 1, is anyone's own,
+/// so that many do not ask in step.
+pub fn pause(failures: u32, asked: Option<Duration>, share: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
+    let base = asked.unwrap_or(doubled).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    base.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0))
+}
+
+/// The value of a `Retry-After` header in seconds; a date is not understood.
+pub fn retry_after(text: &str) -> Option<Duration> {
+    text.trim().parse().ok().map(Duration::from_secs)
+}
 
 /// What the server says of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +87,7 @@ pub struct Answer {
     status: u16,
     ack: Ack,
     range_end: Option<u64>,
+    retry_after: Option<Duration>,
 }
 
 impl Answer {
@@ -86,7 +105,18 @@ impl Answer {
             .map(|interval| interval.clamp(SHORTEST_UPDATE_INTERVAL, LONGEST_UPDATE_INTERVAL));
         // `Range: 0-N` says that the log has N bytes.
         let range_end = || header("range")?.rsplit('-').next()?.trim().parse().ok();
-        Self { status, ack: Ack { job, update_interval }, range_end: range_end() }
+        let retry_after = header("retry-after").and_then(retry_after);
+        Self { status, ack: Ack { job, update_interval }, range_end: range_end(), retry_after }
+    }
+
+    /// How long the server wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the same call may succeed later, of one that failed.
+    pub fn may_pass(&self) -> bool {
+        self.status >= 500 || matches!(self.status, 408 | 429)
     }
 
     /// To an update that says that the job runs; `None` is a failure.
@@ -273,6 +303,21 @@ mod tests {
         Answer::new(status, |name| {
             headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
         })
+    }
+
+    #[test]
+    fn pauses_grow_are_bounded_and_heed_the_server() {
+        assert_eq!(pause(0, None, 1.0), FIRST_PAUSE);
+        assert_eq!(pause(2, None, 1.0), FIRST_PAUSE * 4);
+        assert_eq!(pause(u32::MAX, None, 1.0), LONGEST_PAUSE);
+        assert_eq!(pause(9, None, 0.0), LONGEST_PAUSE / 2);
+        let asked = |text| pause(3, retry_after(text), 1.0);
+        assert_eq!(asked("7"), Duration::from_secs(7));
+        assert_eq!(asked("0"), FIRST_PAUSE);
+        assert_eq!(asked("18446744073709551615"), LONGEST_PAUSE);
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), FIRST_PAUSE * 8);
+        assert_eq!(answer(429, &[("retry-after", "3")]).retry_after(), Some(3 * FIRST_PAUSE * 2));
+        assert!(answer(429, &[]).may_pass() && !answer(403, &[]).may_pass());
     }
 
     #[test]

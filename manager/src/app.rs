@@ -54,7 +54,13 @@ pub(crate) enum StartError {
 impl StartError {
     /// Whether another attempt may succeed: a plugin's provider may have been down.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Provider(ProviderError::Start(_)) | Self::Draining(_))
+        use crate::plugin::FindError;
+        match self {
+            Self::Provider(ProviderError::Start(_)) | Self::Draining(_) => true,
+            // It is installed later, or just replaced.
+            Self::Provider(ProviderError::Find(error)) => !matches!(error, FindError::BadName(_)),
+            _ => false,
+        }
     }
 }
 

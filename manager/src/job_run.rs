@@ -108,8 +108,16 @@ pub(crate) async fn run(
 pub(crate) async fn recover(runner: Arc<Runner>, record: JobRecord) {
     let _permit = runner.hold_permit();
     if record.instance.is_empty() {
-        let why = "the runner manager ended before the job had an instance";
-        let outcome = Outcome::failure(FailureReason::RunnerSystemFailure, why);
+        let outcome = match &record.lost {
+            Some(lost) => Outcome {
+                reason: lost.reason,
+                ..Outcome::failure(FailureReason::RunnerSystemFailure, &lost.message)
+            },
+            None => {
+                let why = "the runner manager ended before the job had an instance";
+                Outcome::failure(FailureReason::RunnerSystemFailure, why)
+            }
+        };
         return finish(&runner, Told::without_agent(record, String::new(), outcome)).await;
     }
     runner.tell(Event::JobRecovered { job: record.job, instance: record.instance.clone() });
@@ -236,6 +244,7 @@ impl Placing<'_> {
             overdue_s: unix_seconds(self.received_at + job_timeout(self.job) + OVERDUE_AFTER),
             alone_after_ms: millis(self.runner.config.report_alone_after),
             debug_trace: is_debug(self.job, &self.runner.config.engine),
+            lost: None,
         }
     }
 

@@ -6,6 +6,7 @@
 //! slot holds at most one; every instance that may cost money is counted.
 
 mod ask;
+mod id;
 mod instance;
 mod lists;
 mod phase;
@@ -19,7 +20,8 @@ use crate::plan::Reason;
 use crate::time::{Moment, Now};
 
 pub use ask::{Answer, Ask, AskFailure, AskId};
-pub use instance::{Instance, InstanceId, Vacant};
+pub use id::InstanceId;
+pub use instance::{Instance, Vacant};
 pub use phase::{Origin, Phase, Seen};
 pub use slots::NoSlot;
 
@@ -54,6 +56,9 @@ pub struct Known {
 pub struct Fleet {
     instances: BTreeMap<InstanceId, Instance>,
     asks: Vec<Ask>,
+    /// Asks without an answer of which nothing more is to come, until a list tells whether
+    /// what came was theirs.
+    spent: Vec<Ask>,
     next_ask: u64,
     /// Jobs that wait for a slot.
     waiting: u32,
@@ -123,16 +128,15 @@ impl Fleet {
 
     /// Slots of instances that are asked for, creating or being prepared.
     pub fn coming(&self, limits: &Limits) -> u32 {
-        let of_use = self.asks.iter().filter(|ask| ask.is_promising());
-        let asked: u32 = of_use.map(|ask| ask.outstanding).sum();
+        let asked: u32 = self.asks.iter().map(Ask::promising).sum();
         let fresh = asked.saturating_mul(limits.fresh_slots());
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
     }
 
     /// Those of the coming slots of which it is not known whether they were made.
     pub fn doubtful(&self, limits: &Limits) -> u32 {
-        let doubtful = self.asks.iter().filter(|ask| ask.is_promising() && ask.is_unknown());
-        doubtful.map(|ask| ask.outstanding).sum::<u32>().saturating_mul(limits.fresh_slots())
+        let doubtful = self.asks.iter().filter(|ask| ask.is_unknown());
+        doubtful.map(Ask::promising).sum::<u32>().saturating_mul(limits.fresh_slots())
     }
 
     /// How many of `wanted` instances may be created now; and, if fewer, what is in the
@@ -152,6 +156,13 @@ impl Fleet {
     pub fn recorded(&mut self, id: InstanceId, known: Known, now: Moment) {
         let mut instance = Instance::new(id.clone(), Origin::Recorded, now);
         instance.restore(known);
+        self.instances.insert(id, instance);
+    }
+
+    /// An instance of which it is known from before this process that it may run jobs of
+    /// others: it comes of no ask. Must come before the first list.
+    pub fn unrecorded(&mut self, id: InstanceId, now: Moment) {
+        let instance = Instance::new(id.clone(), Origin::Unrecorded, now);
         self.instances.insert(id, instance);
     }
 
@@ -190,7 +201,7 @@ impl Fleet {
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
             is_short = accepted < ask.asked;
             for _ in 0..ask.accept(accepted, now) {
-                ask::credit(&mut self.asks);
+                ask::credit(&mut self.asks, now);
             }
         }
         if accepted > 0 || !is_short {
@@ -199,7 +210,7 @@ impl Fleet {
         if is_short {
             self.creation.call_failed(now);
         }
-        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
+        self.close_asks();
     }
 
     /// The call failed. What it did all the same shows later.
@@ -213,7 +224,7 @@ impl Fleet {
     /// An accepted ask is counted no longer: its instances never showed up.
     pub fn ask_given_up(&mut self, id: AskId, now: Moment) {
         let given_up = self.asks.extract_if(.., |ask| ask.id == id);
-        if given_up.filter(|ask| !ask.vain).count() > 0 {
+        if given_up.filter(|ask| ask.expected() > 0).count() > 0 {
             self.creation.boot_failed(now);
         }
     }
@@ -261,15 +272,23 @@ impl Fleet {
 
     /// An instance shall get no more jobs.
     pub fn drain(&mut self, id: &InstanceId, reason: Reason, now: Moment) {
-        let is_ours =
-            self.instances.get(id).is_some_and(|instance| instance.origin() == Origin::Asked);
-        if reason == Reason::BootDeadline && is_ours {
-            self.creation.boot_failed(now);
-            if let Some(asked) = self.instances.get(id).and_then(Instance::asked_at) {
-                self.boots.gave_up(now.since(asked));
+        if reason == Reason::BootDeadline
+            && let Some(instance) = self.instances.get(id)
+        {
+            // Whoever asked for it, that it took longer says something of the others.
+            let asked = instance.asked_at().unwrap_or(instance.known_since());
+            self.boots.gave_up(now.since(asked));
+            if instance.origin() == Origin::Asked {
+                self.creation.boot_failed(now);
             }
         }
         self.with(id, |instance| instance.drain(reason, now));
+    }
+
+    /// An operator wants an instance back that drains by an operator's wish. `false` if that
+    /// cannot be: it is being deleted, drains for something else, or its connection is lost.
+    pub fn keep(&mut self, id: &InstanceId, now: Moment) -> bool {
+        self.instances.get_mut(id).is_some_and(|instance| instance.keep(now))
     }
 
     /// All that is there or was asked for is of no use any more: it is drained, as soon as

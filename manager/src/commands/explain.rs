@@ -153,6 +153,7 @@ fn sentence(event: &Event) -> String {
         Event::InstanceDrained { reason, .. } => {
             format!("gets no more jobs: {}", because(reason))
         }
+        Event::InstanceKept { .. } => "gets jobs again: an operator took its drain back".into(),
         Event::InstanceDeleting { reason, .. } => format!("is deleted: {}", because(reason)),
         Event::InstanceGone { wanted: true, .. } => "is gone".into(),
         Event::InstanceGone { lost_jobs, .. } => {

@@ -33,6 +33,11 @@ enum What {
         /// The provider's id of it
         id: String,
     },
+    /// Take a drain back: an instance that still runs jobs gets more again
+    Keep {
+        /// The provider's id of it
+        id: String,
+    },
     /// Delete an instance now
     Delete {
         /// The provider's id of it
@@ -75,6 +80,7 @@ pub(crate) fn run(flags: &Flags) -> Exit {
             let question = Question::Drain { instance: id.clone() };
             remove(&state_dir, id, &question, "gets no more jobs, and is deleted when")
         }
+        What::Keep { id } => keep(&state_dir, id),
         What::Delete { id, stop_jobs } => {
             let question = Question::Delete { instance: id.clone(), stop_jobs: *stop_jobs };
             remove(&state_dir, id, &question, "is deleted as soon as")
@@ -87,6 +93,18 @@ fn remove(state_dir: &Path, id: &str, question: &Question, when: &str) -> Exit {
     match answer_of(state_dir, question) {
         Some(Answer::Draining { jobs: 0 }) => println!("{id} is being deleted"),
         Some(Answer::Draining { jobs }) => println!("{id} {when} its {jobs} jobs have ended"),
+        Some(other) => {
+            unexpected::<()>(&other);
+            return Exit::Failed;
+        }
+        None => return Exit::Failed,
+    }
+    Exit::Success
+}
+
+fn keep(state_dir: &Path, id: &str) -> Exit {
+    match answer_of(state_dir, &Question::Keep { instance: id.to_owned() }) {
+        Some(Answer::Kept) => println!("{id} gets jobs again"),
         Some(other) => {
             unexpected::<()>(&other);
             return Exit::Failed;

@@ -21,8 +21,9 @@ pub(crate) struct Template {
     pub(crate) plugin_config: Secret,
     pub(crate) settings: Settings,
     pub(crate) use_external_addr: bool,
-    /// Variables of this process's environment that the plugin gets beside the usual.
-    pub(crate) plugin_environment: BTreeMap<OsString, OsString>,
+    /// Variables of this process's environment that the plugin gets beside the usual, as far
+    /// as it has them.
+    pub(crate) plugin_environment: BTreeMap<OsString, Option<OsString>>,
 }
 
 impl PartialEq for Template {
@@ -107,9 +108,9 @@ impl Template {
     }
 }
 
-/// The variables of these names that this process has.
-pub(super) fn environment(names: &[String]) -> BTreeMap<OsString, OsString> {
-    names.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect()
+/// The variables of these names, as this process has them.
+pub(super) fn environment(names: &[String]) -> BTreeMap<OsString, Option<OsString>> {
+    names.iter().map(|name| (name.into(), std::env::var_os(name))).collect()
 }
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
             plugin: "local".into(),
             plugin_config: Secret::new(r#"{"a":1}"#),
             use_external_addr: true,
-            plugin_environment: environment(&["PATH".into()]),
+            plugin_environment: environment(&["PATH".into(), "NOBODY_SETS_THIS".into()]),
             ..Template::default()
         };
         let connector = &mut template.settings.connector;

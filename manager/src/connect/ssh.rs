@@ -120,6 +120,11 @@ impl Access {
         Ok(Self { host, port, user: connector.username.clone(), logins })
     }
 
+    /// To an instance that was prepared before: user, host and port of then.
+    pub(crate) fn by_own_key((user, host, port): (String, String, u16), own: &OwnKey) -> Self {
+        Self { host, port, user, logins: vec![Login::Key(own.private())] }
+    }
+
     /// The same by another user, host and port.
     pub(crate) fn at(self, (user, host, port): (String, String, u16)) -> Self {
         Self { user, host, port, ..self }

@@ -23,6 +23,8 @@ pub(crate) enum Question {
     Status,
     /// An instance shall get no more jobs, and go.
     Drain { instance: String },
+    /// One that drains by an operator's wish shall stay.
+    Keep { instance: String },
     /// It shall go at once; the jobs on it are stopped if that is said.
     Delete { instance: String, stop_jobs: bool },
     /// How to log in to it.
@@ -38,6 +40,8 @@ pub(crate) enum Answer {
     Draining {
         jobs: u32,
     },
+    /// It gets jobs again.
+    Kept,
     /// How to log in.
     Login(LoginInfo),
     /// It cannot be done, for this reason.
@@ -67,6 +71,13 @@ pub(crate) fn answer(question: &Question, groups: &[Arc<Group>], up_s: f64) -> A
             groups: groups.iter().map(|group| group.status()).collect(),
         }),
         Question::Drain { instance } => remove(groups, instance, false),
+        Question::Keep { instance } => {
+            match groups.iter().find_map(|group| group.keep_by_hand(instance)) {
+                Some(Ok(())) => Answer::Kept,
+                Some(Err(why)) => Answer::Refused(why),
+                None => unknown(instance),
+            }
+        }
         Question::Delete { instance, stop_jobs } => {
             let jobs = groups.iter().find_map(|group| group.jobs_on(instance));
             match jobs {

@@ -283,9 +283,8 @@ fn temporary(error: &reqwest::Error) -> ApiError {
 
 async fn failure(response: Response) -> ApiError {
     let status = response.status();
-    let retry_after = text_header(response.headers(), "retry-after")
-        .and_then(|text| text.trim().parse().ok())
-        .map(Duration::from_secs);
+    let retry_after = text_header(response.headers(), "retry-after");
+    let retry_after = retry_after.and_then(job::report::retry_after);
     match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => ApiError::Forbidden(status),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {

@@ -5,11 +5,6 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// Longest wait for a server that is down: with it back, work goes on within half a
-/// minute.
-const LONGEST: Duration = Duration::from_secs(30);
-const FIRST: Duration = Duration::from_millis(500);
-
 /// Doubling waits with jitter.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -20,10 +15,9 @@ impl Backoff {
     /// The wait after one more failure. `asked` is what the server asked for; an absurd
     /// wish is cut.
     pub(crate) fn failed(&mut self, asked: Option<Duration>) -> Duration {
-        let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
-        self.failures += 1;
-        let base = asked.unwrap_or(doubled).min(LONGEST);
-        base.mul_f64(rand::rng().random_range(0.5..=1.0))
+        let pause = job::report::pause(self.failures, asked, rand::rng().random());
+        self.failures = self.failures.saturating_add(1);
+        pause
     }
 
     pub(crate) fn succeeded(&mut self) {
@@ -32,20 +26,5 @@ impl Backoff {
 
     pub(crate) fn failures(&self) -> u32 {
         self.failures
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_and_are_bounded() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..20).map(|_| backoff.failed(None)).collect();
-        assert!(waits[0] <= FIRST && waits[19] <= LONGEST && waits[19] >= LONGEST / 2);
-        assert!(backoff.failed(Some(Duration::from_secs(1 << 40))) <= LONGEST);
-        backoff.succeeded();
-        assert!(backoff.failed(None) <= FIRST);
     }
 }

@@ -168,6 +168,11 @@ impl Group {
             let slots: Vec<u32> =
                 jobs.iter().filter(|job| job.instance == id).map(|job| job.slot).collect();
             let id = InstanceId(id);
+            if record.strange && slots.is_empty() {
+                inner.fleet.unrecorded(id.clone(), now);
+                inner.records.insert(id, record);
+                continue;
+            }
             let (uses, was_ready) = (record.uses, record.remembered.ready);
             let doomed = Reason::named(&record.doomed);
             let known = Known { uses, was_ready, slots, doomed };

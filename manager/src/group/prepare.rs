@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 use scheduler::plan::Reason;
+use tokio::time::timeout;
 
 use super::{Group, Inner};
 use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
@@ -20,6 +21,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const STRANGERS_INTERVAL: Duration = Duration::from_secs(15);
 /// Some providers list an instance as running a moment before they know its address.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(10);
+/// How long the plugin may take to say how to reach an instance that was reached before.
+const PLUGIN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Group {
     /// Begins to prepare an instance.
@@ -85,20 +88,8 @@ impl Group {
         &self,
         id: &InstanceId,
     ) -> Result<(Connection, BTreeSet<u32>), PrepareError> {
-        let step = "asking the plugin how to connect";
-        let info = self
-            .provider()
-            .connect_info(id)
-            .await
-            .map_err(|error| PrepareError::Step { step, why: error.to_string() })?;
         let mut remembered = self.remembered(id);
-        // Our own key is there once an instance was prepared.
-        let own = remembered.ready.then_some(&self.own_key);
-        let mut access = Access::new(&info, self.source().template.use_external_addr, own)?;
-        // The template of now says nothing of an instance that another one made.
-        if let Some(login) = remembered.login.clone().filter(|_| self.is_doomed(id)) {
-            access = access.at(login);
-        }
+        let access = self.access(id, &remembered).await?;
         let preparation = Preparation {
             agents: Arc::clone(&self.agents),
             own_key: self.own_key.clone(),
@@ -117,6 +108,43 @@ impl Group {
         Ok((result?, busy?))
     }
 
+    /// How to reach it, as the plugin says. One that was reached before is reached by our own
+    /// key, too, and without a plugin that does not answer.
+    async fn access(
+        &self,
+        id: &InstanceId,
+        remembered: &Remembered,
+    ) -> Result<Access, PrepareError> {
+        let failed =
+            |why: String| PrepareError::Step { step: "asking the plugin how to connect", why };
+        let known = remembered.login.clone().filter(|_| remembered.ready);
+        let provider = self.provider();
+        let asked = provider.connect_info(id);
+        let info = match &known {
+            None => asked.await.map_err(|error| error.to_string()),
+            Some(_) => match timeout(PLUGIN_PATIENCE, asked).await {
+                Ok(info) => info.map_err(|error| error.to_string()),
+                Err(_) => Err("no answer in time".to_owned()),
+            },
+        };
+        let info = match (info, known) {
+            (Ok(info), _) => info,
+            (Err(why), Some(login)) => {
+                tracing::debug!(instance = %id, why, "connecting without the plugin");
+                return Ok(Access::by_own_key(login, &self.own_key));
+            }
+            (Err(why), None) => return Err(failed(why)),
+        };
+        // Our own key is there once an instance was prepared.
+        let own = remembered.ready.then_some(&self.own_key);
+        let access = Access::new(&info, self.source().template.use_external_addr, own)?;
+        // The template of now says nothing of an instance that another one made.
+        Ok(match remembered.login.clone().filter(|_| self.is_doomed(id)) {
+            Some(login) => access.at(login),
+            None => access,
+        })
+    }
+
     fn is_doomed(&self, id: &InstanceId) -> bool {
         self.lock().records.get(id).is_some_and(|record| !record.doomed.is_empty())
     }
@@ -126,8 +154,8 @@ impl Group {
         inner.records.get(id).map(|record| record.remembered.clone()).unwrap_or_default()
     }
 
-    /// Keeps what a preparation learned. What may run jobs that are not ours is not written
-    /// down: the next process must ask it for jobs again.
+    /// Keeps what a preparation learned, also that jobs may run there that are not ours,
+    /// before anyone relies on it.
     async fn remember(&self, id: &InstanceId, remembered: Remembered, has_strangers: bool) {
         let record = {
             let mut inner = self.lock();
@@ -136,17 +164,16 @@ impl Group {
             }
             let Inner { records, fleet, .. } = &mut *inner;
             let record = records.entry(id.clone()).or_default();
-            if record.remembered == remembered {
-                return;
-            }
-            record.remembered = remembered;
             let is_unrecorded = fleet.instance(id).is_some_and(|instance| {
                 instance.origin() == Origin::Unrecorded
                     || instance.drain_reason() == Some(Reason::Unrecorded)
             });
-            if is_unrecorded || has_strangers {
+            let strange = record.strange || is_unrecorded || has_strangers;
+            if record.remembered == remembered && record.strange == strange {
                 return;
             }
+            record.remembered = remembered;
+            record.strange = strange;
             record.clone()
         };
         let (state, key) = (&self.state, &self.key);

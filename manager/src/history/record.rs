@@ -30,6 +30,8 @@ pub(crate) enum Event {
     ConnectionLost { instance: String },
     /// It gets no more jobs.
     InstanceDrained { instance: String, reason: String },
+    /// An operator took its drain back.
+    InstanceKept { instance: String },
     /// The provider was asked to delete it.
     InstanceDeleting { instance: String, reason: String },
     /// The provider does not list it any more.
@@ -72,6 +74,7 @@ impl Event {
             | Self::InstanceUnfit { instance, .. }
             | Self::ConnectionLost { instance }
             | Self::InstanceDrained { instance, .. }
+            | Self::InstanceKept { instance }
             | Self::InstanceDeleting { instance, .. }
             | Self::InstanceGone { instance, .. }
             | Self::JobBound { instance, .. }

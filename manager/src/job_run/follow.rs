@@ -19,7 +19,7 @@ use crate::events::JobStep;
 use crate::group::Acquisition;
 use crate::runner::Runner;
 use crate::secret::Secret;
-use crate::state::JobRecord;
+use crate::state::{JobRecord, LostRecord};
 
 /// Log bytes that an agent may send beyond what the server has: one PATCH, and what one
 /// job may hold in this process's memory.
@@ -142,6 +142,8 @@ impl<'a> Follow<'a> {
         // Its slot is another job's before the server has heard the end: the next process
         // must not take it for this one's.
         self.record.instance.clear();
+        let (reason, message) = (outcome.reason, outcome.message.clone());
+        self.record.lost = Some(LostRecord { reason, message });
         let (state, key) = (&self.runner.shared.state, &self.runner.key);
         if let Err(error) = state.put_job(key, &self.record).await {
             tracing::error!(%error, "cannot write down that a job has left its slot");

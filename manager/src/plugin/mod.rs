@@ -4,5 +4,5 @@
 mod discovery;
 mod provider;
 
-pub(crate) use discovery::find;
+pub(crate) use discovery::{FindError, find};
 pub(crate) use provider::{Provider, ProviderError};

@@ -54,7 +54,9 @@ impl Provider {
         let binary = find(&template.plugin, own.as_deref().and_then(Path::parent))?;
         let mut launch = Launch::new(binary);
         for (name, value) in &template.plugin_environment {
-            launch = launch.env(name, value);
+            if let Some(value) = value {
+                launch = launch.env(name, value);
+            }
         }
         if let Ok(hidden) = std::env::join_paths(hide) {
             launch = launch.env("MAYFLY_PLUGIN_HIDE", hidden);

@@ -10,5 +10,7 @@ mod room;
 mod store;
 mod tables;
 
-pub(crate) use records::{AskRecord, BootsRecord, GroupRecord, InstanceRecord, JobRecord};
+pub(crate) use records::{
+    AskRecord, BootsRecord, GroupRecord, InstanceRecord, JobRecord, LostRecord,
+};
 pub(crate) use store::{State, StateError};

@@ -27,6 +27,17 @@ pub(crate) struct JobRecord {
     /// `CI_DEBUG_TRACE` is on.
     #[serde(default)]
     pub(crate) debug_trace: bool,
+    /// How it ended without its agent, until the server knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<LostRecord>,
+}
+
+/// Why a job was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LostRecord {
+    /// Number of `FailureReason`.
+    pub(crate) reason: i32,
+    pub(crate) message: String,
 }
 
 /// An instance of ours.
@@ -39,6 +50,10 @@ pub(crate) struct InstanceRecord {
     /// Why it is to get no more jobs; empty where it may.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) doomed: String,
+    /// Jobs of someone else were seen on it, or nobody knows whose it is: a later process
+    /// must ask it for jobs before it goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) strange: bool,
 }
 
 /// An instance group, with what a later process needs to drain it when its entry is gone

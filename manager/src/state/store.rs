@@ -321,6 +321,7 @@ mod tests {
             overdue_s: 0,
             alone_after_ms: 0,
             debug_trace: false,
+            lost: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 const ROLE: &str = "ssh-session";
 /// Exit status when the program cannot be executed, as in shells.
@@ -24,9 +25,22 @@ pub fn run_session_if_asked() -> Option<ExitCode> {
     let (program, name) = (args.next()?, args.next()?);
     // Fails only for a process that leads a group already; then that has to do.
     let _ = rustix::process::setsid();
+    hear_signals();
     let error = Command::new(&program).arg0(name).args(args).exec();
     eprintln!("cannot execute {}: {error}", Path::new(&program).display());
     Some(ExitCode::from(CANNOT_EXECUTE))
+}
+
+/// What an ancestor ignores would be ignored by every command, and a shell cannot change that.
+/// What has a handler has its default again in the program that is executed.
+fn hear_signals() {
+    use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
+    use signal_hook::consts::{SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+    let ends = [SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    for signal in ends.into_iter().chain([SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU]) {
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
+    let _ = nix::sys::signal::SigSet::all().thread_unblock();
 }
 
 /// The command line that runs `program` under the name `name` in a new session.

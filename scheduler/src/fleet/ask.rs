@@ -30,10 +30,14 @@ pub struct Ask {
     pub at: Moment,
     /// What is known of it.
     pub answer: Answer,
-    /// It is doubtful whether anything comes of it, since a list could have shown it, or
-    /// what came was taken for another's: it counts as what it may cost, and is not waited
-    /// for.
-    pub vain: bool,
+    /// Of those still to come, so many that perhaps do not: a list could have shown them, or
+    /// what came may have been theirs and was taken for others'. They count as what they may
+    /// cost, and are not waited for.
+    pub doubtful: u32,
+    /// When an instance was last taken for its own.
+    pub credited: Moment,
+    /// When one of them was doubted last.
+    pub doubted: Moment,
     /// Its instances are of no use any more, for this reason.
     pub doomed: Option<Reason>,
 }
@@ -49,23 +53,48 @@ impl Ask {
         self.asked.saturating_sub(self.outstanding)
     }
 
+    /// Whether something of it is still to come, or to be said.
+    pub(super) fn is_open(&self) -> bool {
+        self.outstanding > 0 || self.answer == Answer::Pending
+    }
+
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.answer, Answer::Unknown { .. })
     }
 
     /// A list that began then is known.
     pub(super) fn looked_for(&mut self, begun: Moment) {
-        self.vain |= self.is_unknown() && begun >= self.at.after(HEARD_EFFECT);
+        if self.is_unknown() && begun >= self.at.after(HEARD_EFFECT) {
+            self.doubtful = self.outstanding;
+        }
+        // Those of an accepted ask that were doubted in vain would have shown by now.
+        if self.answer == Answer::Accepted && begun >= self.doubted.after(LATE_EFFECT) {
+            self.outstanding -= self.doubtful;
+            self.doubtful = 0;
+        }
     }
 
-    /// Whether its instances are likely to come and of use.
-    pub(super) fn is_promising(&self) -> bool {
-        !self.vain && self.doomed.is_none()
+    /// How many are likely to come.
+    pub fn expected(&self) -> u32 {
+        self.outstanding.saturating_sub(self.doubtful)
     }
 
-    /// What came may have been its own, and was taken for another's.
-    pub(super) fn doubt(&mut self) {
-        self.vain |= self.answer == Answer::Accepted;
+    /// How many are likely to come and of use.
+    pub(super) fn promising(&self) -> u32 {
+        if self.doomed.is_none() { self.expected() } else { 0 }
+    }
+
+    /// Whether what was taken for the other's may have been its own.
+    pub(super) fn may_own_credit_of(&self, other: &Ask) -> bool {
+        let begun = self.sent.unwrap_or(self.at);
+        self.id > other.id && other.seen() > 0 && begun <= other.credited
+    }
+
+    /// One of it less is to come.
+    fn came(&mut self, now: Moment) {
+        self.credited = now;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.doubtful = self.doubtful.min(self.outstanding);
     }
 }
 
@@ -90,6 +119,7 @@ impl Ask {
     pub(super) fn accept(&mut self, accepted: u32, now: Moment) -> u32 {
         let seen = self.seen();
         self.outstanding = self.outstanding.min(accepted.saturating_sub(seen));
+        self.doubtful = self.doubtful.min(self.outstanding);
         self.answer = Answer::Accepted;
         self.at = now;
         seen.saturating_sub(accepted)
@@ -97,10 +127,25 @@ impl Ask {
 }
 
 /// An instance was seen: of the oldest ask that waits for one, if any does.
-pub(super) fn credit(asks: &mut [Ask]) -> Option<&Ask> {
+pub(super) fn credit(asks: &mut [Ask], now: Moment) -> Option<&Ask> {
     let ask = asks.iter_mut().find(|ask| ask.outstanding > 0)?;
-    ask.outstanding -= 1;
+    ask.came(now);
     Some(ask)
+}
+
+/// So many that are waited for came perhaps, and were not taken for theirs. Returns how many
+/// are not waited for any more.
+pub(super) fn doubt<'a>(asks: impl Iterator<Item = &'a mut Ask>, n: u32, now: Moment) -> u32 {
+    let mut left = n;
+    for ask in asks {
+        let doubted = left.min(ask.expected());
+        if doubted > 0 {
+            ask.doubtful += doubted;
+            ask.doubted = now;
+            left -= doubted;
+        }
+    }
+    n - left
 }
 
 /// What became of an ask that was not accepted.

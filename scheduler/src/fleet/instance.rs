@@ -1,23 +1,12 @@
 //! One instance: its phase, what the provider says of it, and the jobs on its slots.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
-use super::{Ask, Gone, Known, Origin, Phase, Seen};
+use super::{Ask, Gone, InstanceId, Known, Origin, Phase, Seen};
 use crate::limits::Limits;
 use crate::plan::Reason;
 use crate::time::Moment;
-
-/// The provider's id of an instance.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(pub String);
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Proof that an instance holds no job. Only the fleet makes it, and only such an
 /// instance can be deleted.
@@ -301,6 +290,9 @@ impl Instance {
         self.enter(Phase::Ready, now);
         if self.origin == Origin::Unrecorded {
             self.drain(Reason::Unrecorded, now);
+        } else if self.given_up_since.is_some() {
+            // It answers, and its provider may end it any time.
+            self.drain(Reason::ReportedTimeout, now);
         }
     }
 
@@ -328,6 +320,20 @@ impl Instance {
             self.drain_reason = Some(reason);
             self.lost_since = None;
         }
+    }
+
+    /// Takes an operator's drain back, of one whose jobs are followed. `false` if it drains
+    /// for something else, or not any more.
+    pub(super) fn keep(&mut self, now: Moment) -> bool {
+        let is_operators = self.drain_reason == Some(Reason::Operator);
+        let is_followed = self.was_ready && !self.is_cut_off && self.lost_since.is_none();
+        if self.phase != Phase::Draining || !is_operators || !is_followed {
+            return false;
+        }
+        self.drain_reason = None;
+        self.doomed = self.doomed.filter(|reason| *reason != Reason::Operator);
+        self.enter(Phase::Ready, now);
+        true
     }
 
     pub(super) fn preparing(&mut self, now: Moment) {

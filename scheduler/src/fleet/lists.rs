@@ -38,7 +38,7 @@ impl Fleet {
         for (id, seen) in list {
             self.saw(id, *seen, age, now);
         }
-        self.settle_asks(begun);
+        self.settle_asks(begun, now);
         let named: BTreeMap<&InstanceId, Seen> =
             list.iter().map(|(id, seen)| (id, *seen)).collect();
         let mut gone = Vec::new();
@@ -64,21 +64,27 @@ impl Fleet {
     }
 
     /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
-    /// credited to the oldest ask: if that had no effect, it came of an accepted one, whose
-    /// rest is then waited for no longer.
-    fn settle_asks(&mut self, begun: Moment) {
-        let mut credited = 0;
-        self.asks.retain(|ask| match ask.answer {
-            Answer::Unknown { truth_after } if begun >= truth_after => {
-                credited += ask.seen();
-                false
-            }
-            _ => true,
-        });
+    /// credited to the oldest ask: if that had no effect, it came of one after it, which then
+    /// waits for so many in vain.
+    fn settle_asks(&mut self, begun: Moment, now: Moment) {
+        let is_settled = |ask: &mut ask::Ask| match ask.answer {
+            Answer::Unknown { truth_after } => begun >= truth_after,
+            _ => false,
+        };
+        let mut settled: Vec<_> = self.asks.extract_if(.., is_settled).collect();
+        settled.extend(self.spent.extract_if(.., is_settled));
         self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
-        if credited > 0 {
-            self.asks.iter_mut().for_each(ask::Ask::doubt);
+        for settled in settled {
+            let later = self.asks.iter_mut().filter(|ask| ask.may_own_credit_of(&settled));
+            ask::doubt(later, settled.seen(), now);
         }
+        self.close_asks();
+    }
+
+    /// Asks of which nothing more is to come, or to be said, are waited for no longer.
+    pub(super) fn close_asks(&mut self) {
+        let closed = self.asks.extract_if(.., |ask| !ask.is_open());
+        self.spent.extend(closed.filter(ask::Ask::is_unknown));
     }
 
     fn remember_over(&mut self, list: &[(InstanceId, Seen)], gone: &[Gone]) {
@@ -107,11 +113,19 @@ impl Fleet {
         }
         self.over.remove(id);
         // On the first list all asks are those of before. It may have left something out.
-        // One that is given up this early may be of before, and run jobs.
         let is_early = age != ListAge::Late;
-        let ask = ask::credit(&mut self.asks);
+        // What is leaving or given up this early may be of before, and run jobs. Whose ask
+        // it was that is gone already, nobody can tell: others may be still to come.
+        let is_gone = seen == Seen::Deleted;
+        let is_suspect = is_gone || is_early && matches!(seen, Seen::Leaving | Seen::Timeout);
+        if is_suspect && ask::doubt(self.asks.iter_mut(), 1, now) > 0 && seen.is_over() {
+            self.creation.boot_failed(now);
+        }
+        if is_gone {
+            return;
+        }
+        let ask = (!is_suspect).then(|| ask::credit(&mut self.asks, now)).flatten();
         let origin = match &ask {
-            Some(_) if is_early && seen == Seen::Timeout => Origin::Unrecorded,
             Some(_) => Origin::Asked,
             None if is_early => Origin::Unrecorded,
             None => Origin::Unexpected,
@@ -120,7 +134,7 @@ impl Fleet {
         if let Some(ask) = ask {
             instance.came_of(ask);
         }
-        self.asks.retain(|ask| ask.outstanding > 0 || ask.answer == Answer::Pending);
+        self.close_asks();
         instance.saw(seen, now);
         self.instances.insert(id.clone(), instance);
     }

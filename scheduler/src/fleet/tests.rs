@@ -189,15 +189,18 @@ fn what_was_asked_for_and_failed_before_it_was_seen_is_waited_for_no_longer() {
     fleet.listed(&[], at(202), at(202));
     fleet.listed(&list("old=deleted a=timeout b=deleted"), at(203), at(203));
     assert_eq!(phases(&fleet), "a=draining");
-    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (2, 1));
-    assert_eq!(fleet.asks()[0].outstanding, 1);
+    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (3, 1));
+    assert_eq!((fleet.asks()[0].outstanding, fleet.asks()[0].expected()), (2, 1));
     // Told again, they are not counted again.
     fleet.listed(&list("old=deleted a=deleted b=deleted"), at(204), at(204));
     fleet.listed(&list("old=deleted a=deleted b=deleted"), at(205), at(205));
-    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (1, 2));
+    assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (2, 2));
     // Some providers give an id out again.
     fleet.listed(&list("a=running"), at(206), at(206));
-    assert_eq!((phases(&fleet).as_str(), fleet.asks().len()), ("a=running", 0));
+    assert_eq!((phases(&fleet).as_str(), fleet.asks()[0].outstanding), ("a=running", 1));
+    // What is gone was of this ask, since nothing more came.
+    fleet.listed(&list("a=running"), at(264), at(264));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (1, 0));
 }
 
 #[test]
@@ -308,6 +311,16 @@ fn what_the_provider_gave_up_on_is_drained_not_forgotten() {
 }
 
 #[test]
+fn what_the_provider_gave_up_on_gets_no_jobs_although_it_answers() {
+    let mut fleet = ready(&[]);
+    fleet.listed(&list("a=running"), at(200), at(200));
+    fleet.preparing(&id("a"), at(200));
+    fleet.listed(&list("a=timeout"), at(201), at(201));
+    fleet.prepared(&id("a"), BTreeSet::new(), at(202));
+    assert_eq!((phases(&fleet).as_str(), fleet.free(&limits(1, 0))), ("a=draining", 0));
+}
+
+#[test]
 fn promises_and_waiting_jobs_are_counted() {
     let mut fleet = ready(&[]);
     fleet.reserve();
@@ -328,6 +341,99 @@ fn an_ask_of_before_this_process_explains_instances_that_nobody_recorded() {
     let origins: Vec<_> = fleet.instances().map(Instance::origin).collect();
     assert_eq!(origins, [Origin::Asked, Origin::Unrecorded]);
     assert_eq!(fleet.costing(), 2);
+}
+
+#[test]
+fn what_a_call_without_effect_took_is_not_waited_for_twice() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    fleet.recorded_ask(AskId(4), 1, None, at(0));
+    fleet.listed(&[], at(1), at(1));
+    let ask = fleet.asked(2, &limits, at(2));
+    fleet.ask_accepted(ask, 2, at(3));
+    // Of whose ask it is, nobody can say: the older one waits no longer.
+    fleet.listed(&list("a=coming"), at(4), at(4));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 3));
+    let ask = fleet.asked(1, &limits, at(10));
+    fleet.ask_failed(ask, AskFailure::Silent, at(10));
+    fleet.listed(&list("a=coming b=coming c=coming"), at(20), at(20));
+    // All that was accepted is there; the call without an answer made nothing.
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (4, 3));
+    fleet.listed(&list("a=coming b=coming c=coming"), at(71), at(71));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 3));
+}
+
+#[test]
+fn an_ask_whose_instance_was_taken_for_anothers_counts_and_is_not_waited_for() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    fleet.listed(&[], at(0), at(0));
+    let silent = fleet.asked(1, &limits, at(1));
+    fleet.ask_failed(silent, AskFailure::Silent, at(1));
+    let accepted = fleet.asked(2, &limits, at(2));
+    fleet.ask_accepted(accepted, 2, at(2));
+    fleet.listed(&list("a=coming"), at(3), at(3));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 3));
+    // The silent call is known by now to have made nothing, or `a`: one of the two that are
+    // still counted may not come.
+    fleet.listed(&list("a=coming"), at(62), at(62));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 2));
+    fleet.listed(&list("a=coming b=coming"), at(70), at(70));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 2));
+    // If it were to come, it would be there.
+    fleet.listed(&list("a=coming b=coming"), at(123), at(123));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (2, 0));
+    assert_eq!(fleet.creation.boot_failures(), 0);
+}
+
+#[test]
+fn what_leaves_or_is_gone_soon_after_the_start_takes_no_asks_place() {
+    for seen in ["leaving", "timeout", "deleted"] {
+        let mut fleet = Fleet::default();
+        let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+        fleet.listed(&[], at(0), at(0));
+        let ask = fleet.asked(2, &limits, at(1));
+        fleet.ask_accepted(ask, 2, at(1));
+        fleet.listed(&list(&format!("x={seen}")), at(2), at(2));
+        let there = u32::from(seen != "deleted");
+        assert_eq!((fleet.costing(), fleet.coming(&limits)), (2 + there, 1), "{seen}");
+        assert_eq!(fleet.creation.boot_failures(), u32::from(seen != "leaving"), "{seen}");
+        fleet.listed(&list("a=running b=running"), at(3), at(3));
+        assert_eq!((fleet.asks().len(), fleet.coming(&limits)), (0, 2), "{seen}");
+    }
+}
+
+#[test]
+fn an_instance_that_is_known_for_jobs_of_others_is_asked_for_them_and_comes_of_no_ask() {
+    let mut fleet = Fleet::default();
+    fleet.unrecorded(id("a"), at(0));
+    fleet.recorded_ask(AskId(4), 1, None, at(0));
+    fleet.listed(&list("a=running"), at(0), at(0));
+    assert_eq!((phases(&fleet).as_str(), fleet.asks().len()), ("a=running", 1));
+    assert!(fleet.instance(&id("a")).expect("known").may_be_busy());
+}
+
+#[test]
+fn a_drain_can_be_taken_back_while_jobs_are_followed() {
+    let mut fleet = ready(&["a", "b"]);
+    let limits = limits(1, 0);
+    assert!(!fleet.keep(&id("a"), at(1)));
+    let (a, slot) = fleet.acquire(&limits, &[]).expect("free");
+    fleet.drain(&a, Reason::Operator, at(1));
+    assert!(fleet.keep(&a, at(2)));
+    assert_eq!(phases(&fleet), "a=ready b=ready");
+    fleet.release(&a, slot, true, at(3));
+    assert_eq!(fleet.free(&limits), 2);
+    // Not what drains for another reason, is cut off, or is being deleted.
+    fleet.drain(&id("b"), Reason::MaxUseCount, at(4));
+    assert!(!fleet.keep(&id("b"), at(4)));
+    fleet.drain(&a, Reason::Operator, at(5));
+    fleet.preparing(&a, at(5));
+    assert!(!fleet.keep(&a, at(5)));
+    fleet.prepared(&a, BTreeSet::new(), at(6));
+    let vacant = fleet.vacant(&a).expect("no job");
+    fleet.deleting(&[vacant], at(6));
+    assert!(!fleet.keep(&a, at(6)));
 }
 
 #[test]
@@ -384,10 +490,10 @@ fn instances_that_go_before_they_were_of_use_hold_creation_back() {
     fleet.listed(&list("a=leaving b=leaving"), at(1), at(1));
     fleet.listed(&list("a=deleted b=deleted"), at(2), at(2));
     assert_eq!(fleet.creation.boot_failures(), 0);
-    let ask = fleet.asked(1, &limits, at(3));
-    fleet.ask_accepted(ask, 1, at(3));
-    fleet.listed(&list("c=leaving"), at(4), at(4));
-    fleet.listed(&list("c=deleted"), at(5), at(5));
+    let ask = fleet.asked(1, &limits, at(203));
+    fleet.ask_accepted(ask, 1, at(203));
+    fleet.listed(&list("c=leaving"), at(204), at(204));
+    fleet.listed(&list("c=deleted"), at(205), at(205));
     assert_eq!(fleet.creation.boot_failures(), 1);
 }
 

@@ -315,7 +315,7 @@ impl Sim {
         if fleet.asks().iter().any(|ask| ask.answer != Answer::Accepted) {
             return;
         }
-        let waited_for: u32 = fleet.asks().iter().map(|ask| ask.outstanding).sum();
+        let waited_for: u32 = fleet.asks().iter().map(Ask::expected).sum();
         let unknown = self.cloud.machines.keys().filter(|id| fleet.instance(id).is_none()).count();
         let coming =
             unknown as u64 + self.cloud.under_way.values().map(|n| u64::from(*n)).sum::<u64>();

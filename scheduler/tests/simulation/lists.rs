@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use scheduler::fleet::{AskId, Gone, Instance, InstanceId, Origin, Phase, Seen};
+use scheduler::fleet::{Ask, AskId, Gone, Instance, InstanceId, Origin, Phase, Seen};
 use scheduler::plan::Reason;
 
 use crate::faults::{Ms, moment};
@@ -28,19 +28,27 @@ impl Sim {
         let known: BTreeSet<InstanceId> =
             self.shell().fleet.instances().map(|instance| instance.id().clone()).collect();
         let before = self.outstanding();
+        let expected = self.expected();
         let leaving = self.leaving();
         let started = self.shell().started;
         let (begun, now) = (moment(begun - started), self.now().moment);
         let asks = self.shell().fleet.asks().len();
+        let failures = self.shell().fleet.creation.boot_failures();
         let gone = self.shell().fleet.listed(&list, begun, now);
+        let failed = self.shell().fleet.creation.boot_failures() - failures;
+        // What was asked for may be over when it is first listed.
+        let came_to_nothing =
+            |gone: &&Gone| doubtful.contains(&gone.id) || !known.contains(&gone.id);
+        let sure = gone.iter().filter(came_to_nothing).count();
+        let believed = (failed as usize).saturating_sub(sure).min(over_at_first(&list, &known));
+        for _ in 0..sure + believed {
+            self.watch.boot_failed(at);
+        }
         for gone in gone {
-            // What was asked for may be over when it is first listed.
-            if doubtful.contains(&gone.id) || !known.contains(&gone.id) {
-                self.watch.boot_failed(at);
-            }
             self.gone(&gone);
         }
-        if self.leaving() != leaving {
+        // What was doubted is not waited for any more.
+        if self.leaving() != leaving || self.expected() < expected {
             self.watch.disturbed(at);
         }
         let outstanding = self.outstanding();
@@ -114,6 +122,10 @@ impl Sim {
         self.shell().fleet.asks().iter().map(|ask| (ask.id.0, ask.outstanding)).collect()
     }
 
+    fn expected(&mut self) -> u32 {
+        self.shell().fleet.asks().iter().map(Ask::expected).sum()
+    }
+
     fn leaving(&mut self) -> BTreeSet<InstanceId> {
         let is_leaving = |instance: &&Instance| instance.phase() >= Phase::Draining;
         let leaving = self.shell().fleet.instances().filter(is_leaving);
@@ -144,4 +156,11 @@ impl Sim {
         self.connections_changed();
         self.capacity_changed();
     }
+}
+
+/// Soon after the start nobody can tell whether what is over when it is first listed was
+/// asked for: it is believed to have been.
+fn over_at_first(list: &[(InstanceId, Seen)], known: &BTreeSet<InstanceId>) -> usize {
+    let is_over = |seen: &Seen| matches!(seen, Seen::Deleted | Seen::Timeout);
+    list.iter().filter(|(id, seen)| is_over(seen) && !known.contains(id)).count()
 }
