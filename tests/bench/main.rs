@@ -1,13 +1,15 @@
 //! Measures what docs/performance.md tells: real release binaries, real instances, a
 //! server on this machine, everything in one run.
 //!
-//! `mayfly [--json] [warm|burst|cold|memory|plugin|sizes]… [local|openssh]…`
+//! `mayfly [--json] [warm|burst|cold|memory|plugin|sizes|scale]… [local|openssh]…`, and by
+//! its name only, since it takes 10 GB: `thousand`.
 
 mod cold;
 mod figure;
 mod phase;
 mod plugin;
 mod pool;
+mod scale;
 mod warm;
 
 use std::process::ExitCode;
@@ -15,7 +17,8 @@ use std::process::ExitCode;
 use figure::Report;
 use phase::Provider;
 
-const MEASUREMENTS: [&str; 6] = ["sizes", "plugin", "warm", "burst", "memory", "cold"];
+const MEASUREMENTS: [&str; 8] =
+    ["sizes", "plugin", "warm", "burst", "memory", "cold", "scale", "thousand"];
 
 fn main() -> ExitCode {
     if let Some(code) = mayfly_plugin::host::run_guard_if_asked() {
@@ -53,6 +56,12 @@ fn main() -> ExitCode {
         if asked("cold") {
             cold::measure(provider, &mut report);
         }
+    }
+    if asked("scale") {
+        scale::measure(100, &mut report);
+    }
+    if args.iter().any(|arg| arg == "thousand") {
+        scale::measure(1_000, &mut report);
     }
     if args.iter().any(|arg| arg == "--json") {
         println!("{}", report.json());

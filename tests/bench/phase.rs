@@ -65,10 +65,15 @@ impl Phase {
             .set("request_concurrency", 10)
             .autoscaler("update_interval", "1m")
             .autoscaler("update_interval_when_expecting", "2s");
-        let setup: Setup = Manager::setup().set("concurrent", 200).runner(with(runner));
+        let setup = Manager::setup().set("concurrent", 200).runner(with(runner));
+        Some(Self::of(setup, gitlab, sshd))
+    }
+
+    /// The manager of this set-up.
+    pub(crate) fn of(setup: Setup, gitlab: GitLab, sshd: Option<Sshd>) -> Self {
         let mut manager = setup.start();
         manager.wait_until_up();
-        Some(Self { manager, gitlab, sshd, anchor: (Instant::now(), SystemTime::now()) })
+        Self { manager, gitlab, sshd, anchor: (Instant::now(), SystemTime::now()) }
     }
 
     /// Waits until so many instances became ready, and until the machine is calm.
