@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A plugin that is not there.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FindError {
+pub enum FindError {
     /// A path that leads nowhere.
     #[error("plugin {0:?}: there is no such file; correct `plugin` in the configuration")]
     NoSuchFile(String),
@@ -33,7 +33,7 @@ pub(crate) enum FindError {
 
 /// The file that `name` means. `beside` is searched after `PATH`: the directory of this
 /// program, where plugins that come with it lie.
-pub(crate) fn find(name: &str, beside: Option<&Path>) -> Result<PathBuf, FindError> {
+pub fn find(name: &str, beside: Option<&Path>) -> Result<PathBuf, FindError> {
     if name.contains('/') {
         let path = Path::new(name);
         return path

@@ -5,6 +5,7 @@
 //! A program that hosts plugins must call [`run_guard_if_asked`] first thing in `main`.
 
 mod client;
+mod discovery;
 mod failure;
 mod guard;
 mod launch;
@@ -13,6 +14,7 @@ mod process;
 mod supervise;
 
 pub use client::CallError;
+pub use discovery::{FindError, find};
 pub use failure::{StartCause, StartError};
 pub use guard::run_guard_if_asked;
 pub use launch::{Launch, Plugin};

@@ -1,8 +1,6 @@
-//! Provider plugins: finding them, keeping them running, and the way between their words
-//! and the fleet's.
+//! Provider plugins: keeping them running, and the way between their words and the fleet's.
 
-mod discovery;
 mod provider;
 
-pub(crate) use discovery::{FindError, find};
+pub(crate) use mayfly_plugin::host::{FindError, find};
 pub(crate) use provider::{Provider, ProviderError};

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly_plugin::host::{CallError, Launch, StartFailure, Supervised, SupervisedStatus};
+use mayfly_plugin::host::{
+    CallError, FindError, Launch, StartFailure, Supervised, SupervisedStatus, find,
+};
 use mayfly_plugin::{ConnectInfo, InstanceState};
 use scheduler::fleet::{AskFailure, InstanceId, Seen};
 
-use super::discovery::{FindError, find};
 use crate::config::Template;
 
 /// Deadlines of the calls. A cloud's API answers in seconds; a call beyond these is lost.
