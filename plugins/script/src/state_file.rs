@@ -1,4 +1,4 @@
-//! The small file that survives the plugin: which number the provider was told.
+//! The small file that survives the plugin: its books.
 //!
 //! It is whole or absent, for its owner only, and one process at a time uses it: the
 //! holder of the lock beside it.
@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::target::Books;
 
 /// A plugin that was killed gives its lock back at once; its successor may be as quick.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -26,14 +25,17 @@ pub(crate) struct StateFile {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Contents {
+struct Contents<B> {
     version: u32,
-    books: Books,
+    books: B,
 }
 
 impl StateFile {
     /// Becomes the only one who uses this file, and reads it. Directories are made.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Books), String> {
+    pub(crate) fn open<B>(path: &Path) -> Result<(Self, B), String>
+    where
+        B: Default + DeserializeOwned,
+    {
         let shown = path.display();
         let directory = path.parent().unwrap_or(path);
         DirBuilder::new()
@@ -56,16 +58,16 @@ impl StateFile {
             Ok(bytes) => read(&bytes).map_err(|why| {
                 format!("state_file = \"{shown}\": {why}; move it away to begin anew")
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Books::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => B::default(),
             Err(error) => return Err(format!("state_file = \"{shown}\": {error}")),
         };
         Ok((Self { path: path.to_owned(), _lock: lock }, books))
     }
 
     /// Writes all of it, or leaves it as it was.
-    pub(crate) fn write(&self, books: &Books) -> Result<(), String> {
+    pub(crate) fn write<B: Serialize>(&self, books: &B) -> Result<(), String> {
         let unfinished = with_suffix(&self.path, ".new");
-        let contents = Contents { version: VERSION, books: books.clone() };
+        let contents = Contents { version: VERSION, books };
         let written =
             serde_json::to_vec(&contents).map_err(std::io::Error::from).and_then(|bytes| {
                 let mut options = OpenOptions::new();
@@ -83,8 +85,8 @@ impl StateFile {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Books, String> {
-    let contents: Contents = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+fn read<B: DeserializeOwned>(bytes: &[u8]) -> Result<B, String> {
+    let contents: Contents<B> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     match contents.version {
         VERSION => Ok(contents.books),
         other => Err(format!("it is of version {other}, this plugin knows {VERSION}")),

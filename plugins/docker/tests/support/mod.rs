@@ -1,6 +1,8 @@
 //! A rig for one plugin and its group on a real Docker daemon, and an SSH client.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/logs.rs"]
+mod logs;
 #[path = "../../../local/tests/support/shared.rs"]
 mod shared;
 #[path = "../../../local/tests/support/ssh.rs"]
@@ -12,14 +14,14 @@ mod static_build;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_plugin::host::{Launch, Plugin, StartError};
 use mayfly_plugin::{ConnectInfo, InstanceState, InstanceStatus, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use logs::{await_log, logs};
 pub(crate) use ssh::{Client, drain};
 
 pub(crate) use shared::{kill, processes_with, until};
@@ -267,38 +269,4 @@ pub(crate) async fn info(plugin: &Plugin, id: &str) -> ConnectInfo {
 
 pub(crate) async fn login(plugin: &Plugin, id: &str) -> Client {
     Client::dial(&info(plugin, id).await).await.expect("login")
-}
-
-/// What plugins log in this test process, from now on.
-pub(crate) fn logs() -> &'static Mutex<String> {
-    static LOGS: Mutex<String> = Mutex::new(String::new());
-    struct Writer;
-    impl std::io::Write for Writer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.push_str(&String::from_utf8_lossy(bytes));
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    // A second call finds it done.
-    let _ = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::DEBUG)
-        .with_writer(|| Writer)
-        .try_init();
-    &LOGS
-}
-
-/// Waits until a plugin has logged a text.
-pub(crate) async fn await_log(text: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while !logs().lock().unwrap_or_else(PoisonError::into_inner).contains(text) {
-        let logs = logs().lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(Instant::now() < deadline, "waited for {text:?} in:\n{logs}");
-        drop(logs);
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
 }
