@@ -29,7 +29,7 @@ const MANAGER_IMPORTS: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that must not know the others, by the line in their manifest.
-const CRATE_IMPORTS: [(&str, &[&str]); 11] = [
+const CRATE_IMPORTS: [(&str, &[&str]); 12] = [
     ("Cargo.toml", &[]),
     ("scheduler/Cargo.toml", &[]),
     ("job/Cargo.toml", &[]),
@@ -38,6 +38,7 @@ const CRATE_IMPORTS: [(&str, &[&str]); 11] = [
     ("plugins/instances/Cargo.toml", &["mayfly-plugin", "sshd"]),
     ("plugins/docker/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
     ("plugins/local/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
+    ("plugins/mayfly/Cargo.toml", &["mayfly-plugin"]),
     ("plugins/script/Cargo.toml", &["mayfly-plugin"]),
     ("plugins/sim/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
     ("manager/Cargo.toml", &["job", "mayfly-plugin", "scheduler"]),
