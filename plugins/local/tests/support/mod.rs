@@ -1,6 +1,7 @@
 //! A rig for one plugin in a directory of its own, under a host, and an SSH client.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+pub(crate) mod killing;
 mod shared;
 mod ssh;
 

@@ -1,6 +1,8 @@
 //! A rig for one plugin whose provider is a script that a test writes, under a host.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/killing.rs"]
+pub(crate) mod killing;
 pub(crate) mod schema;
 #[path = "../../../local/tests/support/shared.rs"]
 mod shared;

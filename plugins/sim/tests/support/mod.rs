@@ -1,6 +1,8 @@
 //! A rig for one plugin in a directory of its own, under a host.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/killing.rs"]
+pub(crate) mod killing;
 #[path = "../../../local/tests/support/shared.rs"]
 mod shared;
 #[path = "../../../local/tests/support/ssh.rs"]
