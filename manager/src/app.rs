@@ -54,11 +54,10 @@ pub(crate) enum StartError {
 impl StartError {
     /// Whether another attempt may succeed: a plugin's provider may have been down.
     fn may_pass(&self) -> bool {
-        use crate::plugin::FindError;
         match self {
             Self::Provider(ProviderError::Start(_)) | Self::Draining(_) => true,
             // It is installed later, or just replaced.
-            Self::Provider(ProviderError::Find(error)) => !matches!(error, FindError::BadName(_)),
+            Self::Provider(ProviderError::Find(error)) => error.may_pass(),
             _ => false,
         }
     }

@@ -42,9 +42,12 @@ enum Command {
     /// Look at a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Look at provider plugins
+    /// Look at provider plugins, and change their versions
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Install provider plugins from registries
+    #[command(subcommand)]
+    Fleeting(commands::fleeting::Command),
 }
 
 #[derive(Subcommand)]
@@ -59,6 +62,12 @@ enum ConfigCommand {
 enum PluginCommand {
     /// Drive a plugin through every call and say what it answers
     Check(commands::plugin_check::Flags),
+    /// Show all plugins of this machine
+    List(commands::plugin_list::Flags),
+    /// Fetch newer versions
+    Update(commands::plugin_update::Flags),
+    /// Take the newest version of a plugin out of use
+    Rollback(commands::plugin_rollback::Flags),
 }
 
 /// Which configuration.
@@ -86,6 +95,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Plugin(PluginCommand::Check(flags)) => {
             commands::plugin_check::run(&flags, &cli.log)
         }
+        Command::Plugin(PluginCommand::List(flags)) => commands::plugin_list::run(&flags),
+        Command::Plugin(PluginCommand::Update(flags)) => commands::plugin_update::run(&flags),
+        Command::Plugin(PluginCommand::Rollback(flags)) => commands::plugin_rollback::run(&flags),
+        Command::Fleeting(command) => commands::fleeting::run(&command),
     };
     exit.into()
 }

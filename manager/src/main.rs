@@ -12,6 +12,7 @@ mod events;
 mod gitlab;
 mod group;
 mod history;
+mod install;
 mod job_run;
 mod plugin;
 mod runner;

@@ -336,7 +336,7 @@ impl Roster {
         self.tasks.spawn(async move {
             let mut pause = FIRST_PAUSE;
             loop {
-                match roster.workshop.provider(&before.template) {
+                match roster.workshop.provider(&before.template).await {
                     Ok(provider) => {
                         return group.replace_source(Source { provider, ..before }).await;
                     }

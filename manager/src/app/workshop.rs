@@ -26,7 +26,7 @@ impl Workshop {
     /// A started plugin. One that does not start is not kept.
     pub(super) async fn source(&self, entry: &config::Runner) -> Result<Source, StartError> {
         let autoscaler = &entry.autoscaler;
-        let provider = self.provider(&autoscaler.template)?;
+        let provider = self.provider(&autoscaler.template).await?;
         match provider.first_start(autoscaler.limits.max_instances).await {
             Ok((id, max_size)) => {
                 Ok(Source { provider, template: autoscaler.template.clone(), id, max_size })
@@ -39,9 +39,12 @@ impl Workshop {
     }
 
     /// A plugin that is started, and started again, for as long as it takes.
-    pub(super) fn provider(&self, template: &Template) -> Result<Arc<Provider>, ProviderError> {
+    pub(super) async fn provider(
+        &self,
+        template: &Template,
+    ) -> Result<Arc<Provider>, ProviderError> {
         let hide = self.hide.each_ref().map(PathBuf::as_path);
-        Ok(Arc::new(Provider::start(template, &hide)?))
+        Ok(Arc::new(Provider::start(template, &hide).await?))
     }
 
     /// A group with what the state knows of it.

@@ -4,8 +4,12 @@ pub(crate) mod config_check;
 pub(crate) mod config_plan;
 pub(crate) mod exec;
 pub(crate) mod explain;
+pub(crate) mod fleeting;
 pub(crate) mod instance;
 pub(crate) mod plugin_check;
+pub(crate) mod plugin_list;
+pub(crate) mod plugin_rollback;
+pub(crate) mod plugin_update;
 pub(crate) mod run;
 pub(crate) mod status;
 

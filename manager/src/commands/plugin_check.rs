@@ -35,8 +35,7 @@ pub(crate) struct Flags {
 
 pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
     telemetry::init(log, Some("warn"), false);
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
-    let binary = match plugin::find(&flags.plugin, beside.as_deref()) {
+    let binary = match plugin::find(&flags.plugin, plugin::beside().as_deref()) {
         Ok(binary) => binary,
         Err(error) => {
             eprintln!("error: {error}");

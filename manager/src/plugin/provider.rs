@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly_plugin::host::{
-    CallError, FindError, Launch, StartFailure, Supervised, SupervisedStatus, find,
-};
+use mayfly_plugin::host::{CallError, Launch, StartFailure, Supervised, SupervisedStatus};
 use mayfly_plugin::{ConnectInfo, InstanceState};
 use scheduler::fleet::{AskFailure, InstanceId, Seen};
 
+use super::discovery::{FindError, beside, find};
 use crate::config::Template;
 
 /// Deadlines of the calls. A cloud's API answers in seconds; a call beyond these is lost.
@@ -50,9 +49,11 @@ pub(crate) struct Provider {
 impl Provider {
     /// Starts the plugin of this template. `hide` are paths that instances on this
     /// very machine must not see. Does not wait for it.
-    pub(crate) fn start(template: &Template, hide: &[&Path]) -> Result<Self, ProviderError> {
-        let own = std::env::current_exe().ok();
-        let binary = find(&template.plugin, own.as_deref().and_then(Path::parent))?;
+    pub(crate) async fn start(template: &Template, hide: &[&Path]) -> Result<Self, ProviderError> {
+        let name = template.plugin.clone();
+        // An installed one is compared with what it was.
+        let found = tokio::task::spawn_blocking(move || find(&name, beside().as_deref()));
+        let binary = found.await.map_err(|error| ProviderError::Start(error.to_string()))??;
         let mut launch = Launch::new(binary);
         for (name, value) in &template.plugin_environment {
             if let Some(value) = value {
