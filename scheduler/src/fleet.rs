@@ -201,7 +201,7 @@ impl Fleet {
         if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
             is_short = accepted < ask.asked;
             for _ in 0..ask.accept(accepted, now) {
-                ask::credit(&mut self.asks, now);
+                ask::credit(&mut self.asks);
             }
         }
         if accepted > 0 || !is_short {

@@ -34,9 +34,9 @@ pub struct Ask {
     /// what came may have been theirs and was taken for others'. They count as what they may
     /// cost, and are not waited for.
     pub doubtful: u32,
-    /// When an instance was last taken for its own.
-    pub credited: Moment,
-    /// When one of them was doubted last.
+    /// How often one of them was doubted for the sake of asks before it, and when last.
+    pub doubts: u32,
+    /// See `doubts`.
     pub doubted: Moment,
     /// Its instances are of no use any more, for this reason.
     pub doomed: Option<Reason>,
@@ -51,6 +51,12 @@ impl Ask {
     /// Instances that were taken for its own.
     pub(super) fn seen(&self) -> u32 {
         self.asked.saturating_sub(self.outstanding)
+    }
+
+    /// Of an ask without effect: for so many an ask after it waits in vain, either because it
+    /// took them, or because an ask before it had, and it did not wait for them.
+    pub(super) fn owed(&self) -> u32 {
+        self.seen() + self.doubts
     }
 
     /// Whether something of it is still to come, or to be said.
@@ -84,15 +90,8 @@ impl Ask {
         if self.doomed.is_none() { self.expected() } else { 0 }
     }
 
-    /// Whether what was taken for the other's may have been its own.
-    pub(super) fn may_own_credit_of(&self, other: &Ask) -> bool {
-        let begun = self.sent.unwrap_or(self.at);
-        self.id > other.id && other.seen() > 0 && begun <= other.credited
-    }
-
     /// One of it less is to come.
-    fn came(&mut self, now: Moment) {
-        self.credited = now;
+    fn came(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.doubtful = self.doubtful.min(self.outstanding);
     }
@@ -126,10 +125,13 @@ impl Ask {
     }
 }
 
-/// An instance was seen: of the oldest ask that waits for one, if any does.
-pub(super) fn credit(asks: &mut [Ask], now: Moment) -> Option<&Ask> {
-    let ask = asks.iter_mut().find(|ask| ask.outstanding > 0)?;
-    ask.came(now);
+/// An instance was seen: of the oldest ask that waits for one; else of the oldest of which
+/// it is doubtful that more comes. Otherwise what one call took of another would go on from
+/// ask to ask, and the last would wait for nothing.
+pub(super) fn credit(asks: &mut [Ask]) -> Option<&Ask> {
+    let waits = asks.iter().position(|ask| ask.expected() > 0);
+    let ask = asks.get_mut(waits.or_else(|| asks.iter().position(|ask| ask.outstanding > 0))?)?;
+    ask.came();
     Some(ask)
 }
 
@@ -137,10 +139,11 @@ pub(super) fn credit(asks: &mut [Ask], now: Moment) -> Option<&Ask> {
 /// are not waited for any more.
 pub(super) fn doubt<'a>(asks: impl Iterator<Item = &'a mut Ask>, n: u32, now: Moment) -> u32 {
     let mut left = n;
-    for ask in asks {
+    for ask in asks.filter(|ask| !ask.is_unknown()) {
         let doubted = left.min(ask.expected());
         if doubted > 0 {
             ask.doubtful += doubted;
+            ask.doubts += doubted;
             ask.doubted = now;
             left -= doubted;
         }

@@ -64,8 +64,8 @@ impl Fleet {
     }
 
     /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
-    /// credited to the oldest ask: if that had no effect, it came of one after it, which then
-    /// waits for so many in vain.
+    /// credited to the oldest ask: if that had no effect, it came of one after it, or of one
+    /// that took the next one's in turn. Somebody waits for so many in vain.
     fn settle_asks(&mut self, begun: Moment, now: Moment) {
         let is_settled = |ask: &mut ask::Ask| match ask.answer {
             Answer::Unknown { truth_after } => begun >= truth_after,
@@ -75,8 +75,8 @@ impl Fleet {
         settled.extend(self.spent.extract_if(.., is_settled));
         self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
         for settled in settled {
-            let later = self.asks.iter_mut().filter(|ask| ask.may_own_credit_of(&settled));
-            ask::doubt(later, settled.seen(), now);
+            let later = self.asks.iter_mut().filter(|ask| ask.id > settled.id);
+            ask::doubt(later, settled.owed(), now);
         }
         self.close_asks();
     }
@@ -124,7 +124,7 @@ impl Fleet {
         if is_gone {
             return;
         }
-        let ask = (!is_suspect).then(|| ask::credit(&mut self.asks, now)).flatten();
+        let ask = (!is_suspect).then(|| ask::credit(&mut self.asks)).flatten();
         let origin = match &ask {
             Some(_) => Origin::Asked,
             None if is_early => Origin::Unrecorded,

@@ -364,6 +364,26 @@ fn what_a_call_without_effect_took_is_not_waited_for_twice() {
 }
 
 #[test]
+fn a_call_without_effect_makes_no_later_ask_wait_in_vain() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    // A killed manager wrote down that it would ask, and did not.
+    fleet.recorded_ask(AskId(4), 1, None, at(0));
+    fleet.listed(&[], at(6), at(6));
+    for (n, name) in ["a", "b", "c"].iter().enumerate() {
+        let now = 7 + 3 * n as u64;
+        let ask = fleet.asked(1, &limits, at(now));
+        fleet.ask_accepted(ask, 1, at(now));
+        assert_eq!((fleet.costing(), fleet.coming(&limits)), (2, 1), "{name}");
+        fleet.listed(&list(&format!("{name}=running")), at(now + 1), at(now + 1));
+        fleet.listed(&list(&format!("{name}=deleted")), at(now + 2), at(now + 2));
+        assert_eq!((fleet.costing(), fleet.coming(&limits)), (1, 0), "{name}");
+    }
+    fleet.listed(&[], at(61), at(61));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (0, 0));
+}
+
+#[test]
 fn an_ask_whose_instance_was_taken_for_anothers_counts_and_is_not_waited_for() {
     let mut fleet = Fleet::default();
     let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
@@ -511,6 +531,17 @@ fn experienced(boot_s: u64) -> Fleet {
         fleet.listed(&list(&format!("{name}=deleted")), at(boot_s), at(boot_s));
     }
     fleet
+}
+
+#[test]
+fn one_of_before_that_is_given_up_early_says_that_the_others_may_take_longer() {
+    let mut fleet = experienced(40);
+    fleet.recorded(id("x"), Known::default(), at(50));
+    let limits = limits(1, 0);
+    assert_eq!(fleet.boots.deadline(limits.boot_deadline), Duration::from_secs(160));
+    fleet.drain(&id("x"), Reason::BootDeadline, at(250));
+    assert_eq!(fleet.boots.deadline(limits.boot_deadline), Duration::from_secs(800));
+    assert_eq!(fleet.creation.boot_failures(), 0);
 }
 
 fn promise(fleet: &Fleet, policy: &Policy, limits: &Limits, seconds: u64) -> Result<(), NoSlot> {

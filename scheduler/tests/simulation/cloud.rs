@@ -71,6 +71,8 @@ pub(crate) struct Cloud {
     /// Instances that were taken for one of another ask: so many that come are not counted.
     pub(crate) confused: u32,
     pub(crate) ever_confused: bool,
+    /// Instances that were accepted and not made, or gone before any list had them.
+    pub(crate) never_shown: u32,
     /// Creates that were not answered yet, of the current process.
     pub(crate) unanswered: BTreeSet<AskId>,
     pub(crate) outage_until: Ms,
@@ -174,7 +176,9 @@ impl Sim {
         if lies {
             self.fault("create lies");
         }
-        self.make(by, if lies { accepted / 2 } else { accepted }, EFFECT_SHOWS);
+        let made = if lies { accepted / 2 } else { accepted };
+        self.cloud.never_shown += accepted - made;
+        self.make(by, made, EFFECT_SHOWS);
         self.after(delay, answer(Answered::Accepted(accepted)));
     }
 
@@ -328,6 +332,7 @@ impl Sim {
     pub(crate) fn vanish(&mut self, id: &InstanceId, how: &'static str) {
         let Some(machine) = self.cloud.machines.remove(id) else { return };
         self.tell(|| format!("{id} {how}, jobs {:?}", machine.jobs));
+        self.cloud.never_shown += u32::from(!machine.was_listed);
         if how != "vanishes" {
             self.fault("killed from outside");
         }

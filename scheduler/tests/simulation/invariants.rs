@@ -4,13 +4,15 @@
 //! never against what the scheduler itself says.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use scheduler::fleet::{Answer, Ask, Instance, InstanceId, Origin, Phase};
 use scheduler::limits::Throttle;
 use scheduler::plan::Reason;
+use scheduler::time::Moment;
 
 use crate::cloud::By;
-use crate::faults::{MINUTE, Ms, SECOND};
+use crate::faults::{MINUTE, Ms, SECOND, moment};
 use crate::run::Sim;
 
 /// Pauses of the breakers, as they are documented.
@@ -18,6 +20,8 @@ const BOOT_PAUSE: Ms = 10 * SECOND;
 const MAX_BOOT_PAUSE: Ms = 300 * SECOND;
 const TOLERATED: u32 = 2;
 const CALL_PAUSE: Ms = SECOND;
+/// A list that begins this long after a call, and after the start, shows what it did.
+const ALL_SHOWS: Duration = Duration::from_secs(61);
 /// Instances that could not be reached are given up although jobs may run there.
 const GIVEN_UP: [Reason; 3] =
     [Reason::Unreachable, Reason::BootDeadline, Reason::PreparationFailed];
@@ -145,6 +149,7 @@ impl Sim {
         unknown += under_way.map(|(_, n)| n).sum::<u32>();
         if unknown + hidden == 0 && fleet.asks().is_empty() {
             self.cloud.confused = 0;
+            self.cloud.never_shown = 0;
         }
         known + unknown.saturating_sub(self.cloud.confused)
     }
@@ -266,6 +271,7 @@ impl Sim {
     /// After each round of the loop.
     pub(crate) fn check_round(&mut self, acted: bool) {
         self.check_counted();
+        self.check_vain();
         let at = self.at;
         self.watch.turn(at);
         if self.watch.rounds_in.0 != at / MINUTE {
@@ -306,6 +312,28 @@ impl Sim {
                 "{counted} are counted, {truth} exist or may come; not known, and whether the last list left it out: {unknown:?}"
             );
             self.broken("I1 what may cost money is counted", what);
+        }
+    }
+
+    /// Where lists have shown what every call did, nothing is waited for but what comes.
+    fn check_vain(&mut self) {
+        let shell = self.shell.as_ref().expect("the process runs");
+        let (fleet, started) = (&shell.fleet, shell.started);
+        if fleet.asks().is_empty() || fleet.asks().iter().any(|it| it.answer != Answer::Accepted) {
+            return;
+        }
+        let failed = self.watch.call_failed_at.saturating_sub(started);
+        let last = fleet.asks().iter().map(|ask| ask.at).fold(moment(failed), Moment::max);
+        if !fleet.listed_since(last.after(ALL_SHOWS)) {
+            return;
+        }
+        let waited_for: u32 = fleet.asks().iter().map(Ask::expected).sum();
+        let unknown = self.cloud.machines.keys().filter(|id| fleet.instance(id).is_none()).count();
+        let under_way: u32 = self.cloud.under_way.values().sum();
+        let coming = u32::try_from(unknown).unwrap_or(u32::MAX) + under_way;
+        if waited_for > coming + self.cloud.never_shown {
+            let what = format!("{waited_for} are waited for, {coming} come");
+            self.broken("I8 liveness: nothing is waited for that does not come", what);
         }
     }
 
