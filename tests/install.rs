@@ -180,6 +180,47 @@ fn a_registry_with_a_password_wants_a_login_first() {
 }
 
 #[test]
+fn a_program_that_keeps_credentials_is_asked() {
+    let Some(open) = Registry::start() else { return };
+    open.push("g/x", &Artifact::script("1.0.0"), &["latest"]);
+    let registry = open.with_password(&json!({}));
+    let mut home = Home::new();
+    let programs = home.path("bin");
+    std::fs::create_dir_all(&programs).expect("made");
+    let program = programs.join("docker-credential-test");
+    let text = "#!/bin/sh
+case $1 in
+store) cat >\"$HOME/kept\" ;;
+get) cat >/dev/null; cat \"$HOME/kept\" 2>/dev/null || { echo credentials not found; exit 1; } ;;
+esac
+";
+    write_program(&program, text);
+    let path = std::env::var("PATH").expect("text");
+    home.set("PATH", format!("{}:{path}", programs.display()));
+    let config = home.path("home/.docker/config.json");
+    std::fs::create_dir_all(config.parent().expect("a parent")).expect("made");
+    std::fs::write(&config, r#"{"credsStore": "test"}"#).expect("written");
+    let plugin = format!("{}/g/x", registry.address);
+    assert!(home.bad(&["fleeting", "install", &plugin]).contains("wants credentials"));
+    let login = ["fleeting", "login", "--username", USER, "--password-stdin", &registry.address];
+    let right = home.run_with(&login, PASSWORD);
+    assert_eq!(right.stdout, "logged in via docker-credential-test\n", "{right:?}");
+    assert!(!std::fs::read_to_string(&config).expect("there").contains("auth"));
+    home.good(&["fleeting", "install", &plugin]);
+}
+
+/// Renamed into its place: one that is still open for writing cannot be run.
+fn write_program(path: &Path, text: &str) {
+    let unfinished = path.with_extension("unfinished");
+    let written = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", text])
+        .arg(&unfinished)
+        .status();
+    assert!(written.is_ok_and(|status| status.success()));
+    std::fs::rename(unfinished, path).expect("renamed");
+}
+
+#[test]
 fn a_registry_with_tokens_gets_them_from_where_it_says() {
     let Some(open) = Registry::start() else { return };
     open.push("g/x", &Artifact::script("1.0.0"), &["latest"]);
@@ -194,12 +235,18 @@ fn a_registry_with_tokens_gets_them_from_where_it_says() {
     let right = home.run_with(&login, PASSWORD);
     assert_eq!(right.code, Some(0), "{right:?}");
     home.good(&["fleeting", "install", &plugin]);
+    // With a token that gives tokens.
+    let mut other = Home::new();
+    let entry = json!({"auths": {registry.address.clone(): {"identitytoken": PASSWORD}}});
+    other.set("DOCKER_AUTH_CONFIG", entry.to_string());
+    other.good(&["fleeting", "install", &plugin]);
     let asked = tokens.server.requests();
+    for request in &asked[asked.len() - 2..] {
+        assert!(request.contains("scope=repository%3Ag%2Fx%3Apull"), "{request}");
+        assert!(request.contains("service=test"), "{request}");
+    }
     let last = asked.last().expect("a request");
-    assert!(
-        last.contains("scope=repository%3Ag%2Fx%3Apull") && last.contains("service=test"),
-        "{last}"
-    );
+    assert!(!last.lines().next().expect("a line").contains("refresh_token"), "{last}");
 }
 
 #[test]

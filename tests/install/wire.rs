@@ -68,7 +68,7 @@ impl Server {
         let seen = Arc::clone(&requests);
         std::thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
-                let Ok(head) = head(&mut client) else { continue };
+                let Ok(head) = request(&mut client) else { continue };
                 let (status, headers, body) = answer(&head);
                 seen.lock().expect("whole").push(head);
                 let mut text = format!(
@@ -85,7 +85,7 @@ impl Server {
         Self { address, requests }
     }
 
-    /// The heads of all requests.
+    /// All requests, with their bodies.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("whole").clone()
     }
@@ -97,8 +97,8 @@ fn listener() -> (TcpListener, String) {
     (listener, address)
 }
 
-/// Reads to the empty line. What is no text, such as a greeting of TLS, is an error.
-fn head(client: &mut TcpStream) -> io::Result<String> {
+/// Reads head and body. What is no text, such as a greeting of TLS, is an error.
+fn request(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -108,5 +108,12 @@ fn head(client: &mut TcpStream) -> io::Result<String> {
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
-    String::from_utf8(head).map_err(|_| io::ErrorKind::InvalidData.into())
+    let text = String::from_utf8(head).map_err(|_| io::ErrorKind::InvalidData)?;
+    let length = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    client.read_exact(&mut body)?;
+    Ok(text + &String::from_utf8_lossy(&body))
 }

@@ -98,7 +98,7 @@ fn install(flags: &InstallFlags) -> Exit {
             match (found, refers) {
                 // A program on PATH is its operator's.
                 (Ok(path), Err(_)) => said.found(&runner, &plugin, &path),
-                (Ok(path), Ok(_)) if !flags.upgrade || !path.starts_with(layout.root()) => {
+                (Ok(path), Ok(refers)) if !flags.upgrade || layout.newest(&refers).is_none() => {
                     said.found(&runner, &plugin, &path);
                 }
                 (Err(error), Err(_)) => said.failed(&runner, &plugin, &error.to_string()),

@@ -19,7 +19,8 @@ pub(crate) struct Flags {
 pub(crate) fn run(flags: &Flags) -> Exit {
     let rolled_back = reference(&flags.plugin).and_then(|reference| {
         let layout = Layout::of_user();
-        let done = block_on(roll_back(&layout, &reference)).map_err(|error| error.to_string())?;
+        let done = block_on(roll_back(&layout, &reference, &|line| eprintln!("{line}")))
+            .map_err(|error| error.to_string())?;
         done.map_err(|error| error.to_string())
     });
     match rolled_back {

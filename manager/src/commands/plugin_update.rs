@@ -9,6 +9,7 @@ use super::fleeting::entries;
 use super::{Exit, block_on};
 use crate::cli::ConfigFlags;
 use crate::install::{Installer, Layout, Outcome, Reference, Registry, Source, stored};
+use crate::plugin::{beside, find};
 
 /// Where plugins come from.
 #[derive(Args, Clone, Debug)]
@@ -41,17 +42,17 @@ pub(crate) fn run(flags: &Flags) -> Exit {
         return Exit::Config;
     };
     let layout = Layout::of_user();
+    let is_named = flags.plugin.is_some();
     let mut said = Said::new("update", flags.json);
     let done = block_on(async {
         for (runner, plugin) in entries {
             match reference(&plugin) {
-                Ok(reference) => {
-                    let take_back = flags.plugin.is_some();
-                    let outcome = update(&layout, &reference, &flags.from, take_back).await;
+                Err(error) if is_named => said.failed(&runner, &plugin, &error),
+                Ok(reference) if is_named || !is_program(&plugin, &reference, &layout) => {
+                    let outcome = update(&layout, &reference, &flags.from, is_named).await;
                     said.outcome(&runner, &plugin, outcome);
                 }
-                Err(error) if flags.plugin.is_some() => said.failed(&runner, &plugin, &error),
-                Err(error) => eprintln!("{error}; it is left as it is"),
+                _ => eprintln!("{plugin} is no plugin of a registry; it is left as it is"),
             }
         }
         said
@@ -68,6 +69,11 @@ pub(super) fn reference(plugin: &str) -> Result<Reference, String> {
         return Err(format!("{plugin:?} is a program of this machine, not a plugin of a registry"));
     }
     plugin.parse().map_err(|error: crate::install::BadReference| error.to_string())
+}
+
+/// Whether a name that could be a registry's is that of a program here.
+fn is_program(plugin: &str, reference: &Reference, layout: &Layout) -> bool {
+    layout.newest(reference).is_none() && find(plugin, beside().as_deref()).is_ok()
 }
 
 /// Certificates of a file; none without one.
@@ -113,10 +119,9 @@ impl Said {
 
     /// One that is there.
     pub(super) fn found(&mut self, runner: &str, plugin: &str, path: &Path) {
-        let layout = Layout::of_user();
-        let of_registry = reference(plugin).ok().filter(|_| path.starts_with(layout.root()));
-        let newest = of_registry.and_then(|reference| layout.newest(&reference));
-        let version = newest.map(|installed| installed.version.to_string());
+        let newest = reference(plugin).ok().and_then(|of| Layout::of_user().newest(&of));
+        let version = newest.filter(|installed| installed.path == path);
+        let version = version.map(|installed| installed.version.to_string());
         self.good_line(runner, plugin, (path, version.as_deref(), "present"));
     }
 

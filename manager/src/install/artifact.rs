@@ -23,6 +23,9 @@ pub(super) const MAX_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
 /// A packed plugin has at most so many.
 pub(super) const MAX_LAYER_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// Platforms that an error shows.
+const MAX_SHOWN: usize = 40;
+
 /// `sha256:` and 64 digits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -147,7 +150,9 @@ impl Index {
             .collect();
         names.sort();
         names.dedup();
-        names.join(", ")
+        names.truncate(MAX_SHOWN);
+        // A registry's words may hold what a terminal obeys.
+        names.join(", ").escape_debug().to_string()
     }
 }
 

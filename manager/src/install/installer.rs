@@ -40,7 +40,7 @@ impl Installer<'_> {
         reference: &Reference,
         source: &mut Source,
     ) -> Result<Outcome, InstallError> {
-        let _guard = self.layout.guard().await?;
+        let _guard = self.layout.guard(self.progress).await?;
         (self.progress)(&format!("{reference}: asks what there is"));
         let index = source.index(reference, self.progress).await?;
         let platform = Platform::own();
@@ -139,8 +139,9 @@ impl Installer<'_> {
 pub(crate) async fn roll_back(
     layout: &Layout,
     reference: &Reference,
+    progress: Progress<'_>,
 ) -> Result<(Version, Installed), InstallError> {
-    let _guard = layout.guard().await?;
+    let _guard = layout.guard(progress).await?;
     let mut allowed = layout.versions(reference);
     allowed.retain(|installed| reference.constraint.allows(&installed.version));
     let (newest, before) = match (allowed.pop(), allowed.pop()) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::fetch::Progress;
 use super::lock::{Lock, LockError};
 use super::reference::Reference;
 use super::version::Version;
@@ -53,10 +54,10 @@ impl Layout {
     /// `FLEETING_PLUGIN_PATH`, else `~/.config/fleeting/plugins`, as in GitLab Runner.
     pub(crate) fn of_user() -> Self {
         if let Some(dir) = std::env::var_os("FLEETING_PLUGIN_PATH").filter(|dir| !dir.is_empty()) {
-            return Self { root: dir.into() };
+            return Self { root: absolute(Path::new(&dir)) };
         }
         let home = std::env::var_os("HOME").unwrap_or_default();
-        Self { root: Path::new(&home).join(".config/fleeting/plugins") }
+        Self { root: absolute(&Path::new(&home).join(".config/fleeting/plugins")) }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -144,13 +145,18 @@ impl Layout {
 
     /// Makes the root, waits until no other installation runs, and takes away what a
     /// killed one left.
-    pub(super) async fn guard(&self) -> Result<Guard, InstallError> {
-        make_directories(Path::new("/"), &absolute(&self.root))?;
+    pub(super) async fn guard(&self, progress: Progress<'_>) -> Result<Guard, InstallError> {
+        make_directories(Path::new("/"), &self.root)?;
         let path = self.root.join(GUARD);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = opened.map_err(file_error("open", &path))?;
+        let is_held = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         let held = async {
-            while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if is_held() {
+                return;
+            }
+            progress("another installation is running; waits for its end");
+            while !is_held() {
                 tokio::time::sleep(GUARD_PAUSE).await;
             }
         };

@@ -91,7 +91,10 @@ fn name_of(entry: &Descriptor) -> Option<&str> {
 
 fn listed(entries: &[Descriptor]) -> String {
     let names: Vec<&str> = entries.iter().filter_map(name_of).take(20).collect();
-    if names.is_empty() { "none with a name".into() } else { names.join(", ") }
+    if names.is_empty() {
+        return "none with a name".into();
+    }
+    names.join(", ").escape_debug().to_string()
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, InstallError> {
