@@ -5,6 +5,9 @@
 mod artifact;
 #[path = "install/home.rs"]
 mod home;
+#[expect(dead_code, reason = "other tests have other programs")]
+#[path = "go/program.rs"]
+mod program;
 #[path = "install/registry.rs"]
 mod registry;
 #[path = "install/tokens.rs"]
@@ -21,6 +24,7 @@ use support::{GitLab, JobSpec, Manager, Runner, State, binaries, seconds, until}
 
 use artifact::{Artifact, INDEX, MANIFEST, digest, packed, packed_link, script};
 use home::{Home, files};
+use program::Program;
 use registry::{PASSWORD, Registry, USER};
 use tokens::Tokens;
 use wire::{Server, Then, proxy};
@@ -454,6 +458,68 @@ fn plugins_come_from_a_directory_where_there_is_no_network() {
     let text = home.bad(&["fleeting", "install", "aws:2", "--from", &from]);
     assert!(text.contains("the layer has the digest"), "{text}");
     assert!(!aws.join("2.0.0").exists());
+}
+
+/// GitLab's tool that publishes plugins, on the library with which GitLab Runner finds
+/// them.
+const PUBLISHER: Program = Program {
+    folder: "artifact",
+    package: "gitlab.com/gitlab-org/fleeting/fleeting-artifact/cmd/fleeting-artifact",
+    name: "fleeting-artifact",
+};
+
+#[test]
+fn what_gitlab_s_tool_publishes_is_installed_and_it_finds_what_was_installed() {
+    let Some(registry) = Registry::start() else { return };
+    let Some(program) = PUBLISHER.build() else { return };
+    let home = Home::new();
+    let publisher = |arguments: &[&str]| {
+        let output = Command::new(&program)
+            .args(arguments)
+            .current_dir(home.path(""))
+            .env("HOME", home.path("home"))
+            .env("FLEETING_PLUGIN_PATH", home.plugins())
+            .output()
+            .expect("it can be run");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success(), "{arguments:?}: {text}{:?}", output.stderr);
+        text
+    };
+    let plugin = format!("{}/group/mine", registry.address);
+    for version in ["1.2.3", "1.3.0"] {
+        let directory = home.path("dist/linux").join(artifact::architecture());
+        std::fs::create_dir_all(&directory).expect("made");
+        write_program(&directory.join("plugin"), &script(version));
+        publisher(&["release", "-dir", "dist", &format!("{plugin}:{version}")]);
+    }
+    publisher(&["update-aliases", &plugin]);
+    home.good(&["fleeting", "install", &format!("{plugin}:1")]);
+    let file = home.plugins().join(&plugin).join("1.3.0/plugin");
+    assert_eq!(std::fs::read_to_string(file).ok(), Some(script("1.3.0")));
+
+    let layout = home.path("layout");
+    for version in ["1.0.0", "1.1.0-RC.1", "1.1.0"] {
+        let name = format!("aws:{version}");
+        Artifact::script(version).write_layout(&layout, &[&name]);
+        home.good(&[
+            "fleeting",
+            "install",
+            "--upgrade",
+            &name,
+            "--from",
+            &layout.display().to_string(),
+        ]);
+    }
+    let aws = home.plugins().join("registry.gitlab.com/gitlab-org/fleeting/plugins/aws");
+    let finds = |name: &str, version: &str| {
+        let path = aws.join(version).join("plugin");
+        assert_eq!(Path::new(publisher(&["lookpath", name]).trim()), path, "{name}");
+    };
+    finds("aws", "1.1.0");
+    finds("aws:1.0", "1.0.0");
+    finds("aws:1.1.0-RC.1", "1.1.0-!r!c.1");
+    home.good(&["plugin", "rollback", "aws"]);
+    finds("aws", "1.0.0");
 }
 
 #[test]

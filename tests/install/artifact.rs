@@ -136,7 +136,7 @@ fn descriptor(bytes: &[u8], kind: &str, more: Option<(&str, Value)>) -> Value {
 }
 
 /// This machine's, in Go's words.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
