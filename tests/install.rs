@@ -41,6 +41,8 @@ fn plugins_of_a_configuration_are_installed_as_gitlab_runner_does_it() {
         assert!(text.contains(expected), "{arguments:?}: {text}");
     };
     says(&["fleeting", "list"], "`mayfly fleeting install` fetches it");
+    let listed = home.run(&["plugin", "list"]);
+    assert!(listed.code == Some(1) && listed.stdout.contains("missing"), "{listed:?}");
     says(&["fleeting", "install"], "has no");
     assert!(home.good(&["config", "check"]).stderr.contains("`mayfly fleeting install`"));
 
@@ -531,7 +533,9 @@ fn what_gitlab_runner_installed_is_used() {
         std::fs::write(aws.join(version).join("plugin"), script(version)).expect("written");
     }
     home.configure(&["aws", "aws:0"]);
-    let listed = home.good(&["fleeting", "list", "--json"]).json();
+    // GitLab Runner takes the configuration before the command.
+    let config = home.path("config.toml").display().to_string();
+    let listed = home.good(&["fleeting", "--config", &config, "list", "--json"]).json();
     let path =
         |n: usize| listed["plugins"][n]["path"].as_str().map(Path::new).expect("a path").to_owned();
     assert_eq!((path(0), path(1)), (aws.join("1.0.0/plugin"), aws.join("0.5.0/plugin")));

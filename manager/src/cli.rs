@@ -46,8 +46,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Install provider plugins from registries
-    #[command(subcommand)]
-    Fleeting(commands::fleeting::Command),
+    Fleeting(commands::fleeting::Flags),
 }
 
 #[derive(Subcommand)]
@@ -98,7 +97,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Plugin(PluginCommand::List(flags)) => commands::plugin_list::run(&flags),
         Command::Plugin(PluginCommand::Update(flags)) => commands::plugin_update::run(&flags),
         Command::Plugin(PluginCommand::Rollback(flags)) => commands::plugin_rollback::run(&flags),
-        Command::Fleeting(command) => commands::fleeting::run(&command),
+        Command::Fleeting(flags) => commands::fleeting::run(&flags),
     };
     exit.into()
 }

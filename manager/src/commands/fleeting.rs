@@ -16,8 +16,17 @@ use crate::install::{
 use crate::plugin::{beside, find};
 use crate::secret::Secret;
 
+#[derive(Args)]
+pub(crate) struct Flags {
+    // GitLab Runner takes it before the command, too.
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// Install the plugins that a configuration names, or those that are named here
     Install(InstallFlags),
     /// Say where the plugins of a configuration are
@@ -27,12 +36,10 @@ pub(crate) enum Command {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct InstallFlags {
+struct InstallFlags {
     /// Plugins, such as aws:1.2, in place of those of the configuration
     #[arg(value_name = "PLUGIN")]
     plugins: Vec<String>,
-    #[command(flatten)]
-    config: ConfigFlags,
     /// Also ask for newer versions of what is installed
     #[arg(long)]
     upgrade: bool,
@@ -44,16 +51,14 @@ pub(crate) struct InstallFlags {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ListFlags {
-    #[command(flatten)]
-    config: ConfigFlags,
+struct ListFlags {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct LoginFlags {
+struct LoginFlags {
     /// The registry
     #[arg(default_value = DEFAULT_REGISTRY)]
     registry: String,
@@ -74,16 +79,17 @@ pub(crate) struct LoginFlags {
     json: bool,
 }
 
-pub(crate) fn run(command: &Command) -> Exit {
-    match command {
-        Command::Install(flags) => install(flags),
-        Command::List(flags) => list(flags),
+pub(crate) fn run(flags: &Flags) -> Exit {
+    let config = &flags.config;
+    match &flags.command {
+        Command::Install(flags) => install(flags, config),
+        Command::List(flags) => list(flags, config),
         Command::Login(flags) => login(flags),
     }
 }
 
-fn install(flags: &InstallFlags) -> Exit {
-    let Some(entries) = entries(&flags.plugins, &flags.config) else {
+fn install(flags: &InstallFlags, config: &ConfigFlags) -> Exit {
+    let Some(entries) = entries(&flags.plugins, config) else {
         return Exit::Config;
     };
     if entries.is_empty() {
@@ -113,8 +119,8 @@ fn install(flags: &InstallFlags) -> Exit {
     done.map_or(Exit::State, Said::end)
 }
 
-fn list(flags: &ListFlags) -> Exit {
-    let Some(entries) = entries(&[], &flags.config) else {
+fn list(flags: &ListFlags, config: &ConfigFlags) -> Exit {
+    let Some(entries) = entries(&[], config) else {
         return Exit::Config;
     };
     let mut said = Said::new("list", flags.json);

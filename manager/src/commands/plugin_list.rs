@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, load_config};
+use super::Exit;
+use super::fleeting::entries;
+use super::plugin_update::reference;
 use crate::cli::ConfigFlags;
 use crate::install::{Layout, Lock};
 use crate::plugin::{beside, find, on_path};
@@ -25,7 +27,7 @@ struct Entry {
     plugin: String,
     /// None for programs on PATH: they say it only when they run.
     version: Option<String>,
-    /// `installed`, `rolled back` or `program`.
+    /// `installed`, `rolled back`, `program`, or `missing` where a runner wants it.
     state: &'static str,
     path: Option<PathBuf>,
     /// Digest of the layer, where Mayfly installed it.
@@ -56,10 +58,24 @@ pub(crate) fn run(flags: &Flags) -> Exit {
         fault: None,
         used_by: Vec::new(),
     }));
-    for (runner, path) in users {
-        let used = entries.iter_mut().find(|entry| entry.path.as_ref() == Some(&path));
-        if let Some(used) = used {
-            used.used_by.push(runner);
+    for (runner, plugin) in users {
+        let found = file(&plugin, &layout);
+        let is_it = |entry: &&mut Entry| match &found {
+            Ok(path) => entry.path.as_ref() == Some(path),
+            Err(_) => entry.state == "missing" && entry.plugin == plugin,
+        };
+        match (entries.iter_mut().find(is_it), found) {
+            (Some(used), _) => used.used_by.push(runner),
+            // A path of its own, or nothing.
+            (None, found) => entries.push(Entry {
+                plugin,
+                version: None,
+                state: if found.is_ok() { "program" } else { "missing" },
+                fault: found.as_ref().err().cloned(),
+                path: found.ok(),
+                digest: None,
+                used_by: vec![runner],
+            }),
         }
     }
     let good = entries.iter().all(|entry| entry.fault.is_none());
@@ -71,18 +87,22 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     if good { Exit::Success } else { Exit::Failed }
 }
 
-/// Runners and the files that their plugins are. Without a configuration there is none; one
-/// that was named and cannot be used is an error, which is said.
-fn users(flags: &ConfigFlags) -> Option<Vec<(String, PathBuf)>> {
+/// Runners and their plugins. Without a configuration there is none; one that was named
+/// and cannot be used is an error, which is said.
+fn users(flags: &ConfigFlags) -> Option<Vec<(String, String)>> {
     if flags.config.is_none() && !crate::config::default_path().exists() {
         return Some(Vec::new());
     }
-    let runners = load_config(flags)?.runners.into_iter();
-    let file = |runner: crate::config::Runner| {
-        let path = find(&runner.autoscaler.template.plugin, beside().as_deref()).ok()?;
-        Some((runner.name, path))
-    };
-    Some(runners.filter_map(file).collect())
+    entries(&[], flags)
+}
+
+/// The file that a plugin is. Whether it was changed is told of the file.
+fn file(plugin: &str, layout: &Layout) -> Result<PathBuf, String> {
+    let installed = reference(plugin).ok().and_then(|reference| layout.newest(&reference));
+    match installed {
+        Some(installed) => Ok(installed.path),
+        None => find(plugin, beside().as_deref()).map_err(|error| error.to_string()),
+    }
 }
 
 fn installed(layout: &Layout) -> Result<Vec<Entry>, crate::install::LockError> {
@@ -128,7 +148,7 @@ fn text(entries: &[Entry]) -> String {
     for entry in entries {
         let version = match entry.state {
             "installed" => entry.version.clone().unwrap_or_default(),
-            "program" => "on PATH".into(),
+            state @ ("program" | "missing") => state.into(),
             _ => format!("{} (rolled back)", entry.version.as_deref().unwrap_or_default()),
         };
         // Enough to tell two; the whole of it is in the JSON.
@@ -180,7 +200,7 @@ mod tests {
                 "host/x             1.3.0        not locked",
                 "  it was changed",
                 "host/x             2.0.0 (rolled back)",
-                "fleeting-plugin-y  on PATH",
+                "fleeting-plugin-y  program",
             ]
         );
     }
