@@ -385,6 +385,34 @@ fn an_installation_that_is_killed_is_done_again() {
 }
 
 #[test]
+fn installations_that_run_at_once_do_not_disturb_each_other() {
+    let Some(registry) = Registry::start() else { return };
+    let home = Home::new();
+    let names: Vec<String> = (0..3).map(|n| format!("{}/x{n}", registry.address)).collect();
+    for n in 0..3 {
+        registry.push(&format!("x{n}"), &Artifact::script("1.0.0"), &["latest"]);
+    }
+    // Each of them twice.
+    let arguments = |name| ["fleeting", "install", "--upgrade", name];
+    let children: Vec<_> =
+        names.iter().chain(&names).map(|name| home.spawn(&arguments(name.as_str()))).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+    }
+    let lock = std::fs::read_to_string(home.plugins().join("mayfly.lock")).expect("a lock file");
+    for name in &names {
+        assert!(lock.contains(name), "{name}: {lock}");
+        assert!(home.plugins().join(name).join("1.0.0/plugin").is_file());
+    }
+    home.configure(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let listed = home.good(&["plugin", "list", "--json"]).json();
+    let plugins = listed["plugins"].as_array().expect("a list").iter();
+    assert_eq!(plugins.filter(|plugin| plugin["state"] == "installed").count(), 3, "{listed}");
+    assert!(files(&home.plugins()).len() == 5, "{:?}", files(&home.plugins()));
+}
+
+#[test]
 fn credentials_do_not_follow_a_redirect() {
     let artifact = Artifact::script("1.0.0");
     let blob = artifact.layer.clone();
