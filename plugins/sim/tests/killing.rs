@@ -24,10 +24,14 @@ impl Killable for Rig {
     /// The books stay.
     fn left(&self) -> Vec<String> {
         let machines = self.machines().into_iter().map(|pid| format!("process {pid}"));
-        let entries = std::fs::read_dir(self.state_dir().join("instances"));
-        let entries = entries.into_iter().flatten().flatten();
-        machines.chain(entries.map(|entry| entry.path().display().to_string())).collect()
+        machines.chain(files(&self.state_dir().join("instances"))).collect()
     }
+}
+
+fn files(below: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.flat_map(|path| [vec![path.display().to_string()], files(&path)].concat()).collect()
 }
 
 #[tokio::test]

@@ -229,3 +229,16 @@ async fn one_group_has_one_plugin_and_a_misspelt_key_is_refused() {
     let Err(refused) = rig.try_start().await else { panic!("accepted") };
     assert!(refused.to_string().contains("unknown field `bood`"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_hundred_at_once_are_no_more_than_the_provider_has_room_for() {
+    let rig = Rig::hollow(json!({"quota": 100, "boot": "50ms", "delete": "50ms"}));
+    let plugin = rig.start().await;
+    assert_eq!(plugin.increase(120, LIMIT).await.expect("as far as it goes"), 100);
+    until(async || (running(&plugin).await.len() == 100).then_some(())).await;
+    assert!(plugin.increase(1, LIMIT).await.is_err());
+    delete_all(&plugin).await;
+    until(async || (rig.ledger()["alive"] == 0).then_some(())).await;
+    assert_eq!(rig.ledger()["over_quota"], 0);
+    rig.assert_nothing_left();
+}

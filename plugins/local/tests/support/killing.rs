@@ -62,7 +62,7 @@ pub(crate) async fn nothing_is_left_after_kills(rig: &impl Killable) {
         if can_suspend || !matches!(call, Call::Suspend | Call::Resume) {
             in_one_call(rig, call, plugin).await;
         } else {
-            end(rig, plugin).await;
+            end(rig, plugin, "at first").await;
         }
     }
 }
@@ -70,7 +70,7 @@ pub(crate) async fn nothing_is_left_after_kills(rig: &impl Killable) {
 /// A plugin that does not start leaves nothing, whatever it says.
 pub(crate) async fn nothing_is_left_after_a_refusal(rig: &impl Killable) {
     assert!(rig.begin().await.is_err(), "it started");
-    await_nothing(rig).await;
+    await_nothing(rig, "refused").await;
 }
 
 async fn in_one_call(rig: &impl Killable, call: Call, plugin: Plugin) {
@@ -87,7 +87,7 @@ async fn in_one_call(rig: &impl Killable, call: Call, plugin: Plugin) {
         };
         let socket = socket_directory(rig);
         if call == Call::Init {
-            end(rig, killed).await;
+            end(rig, killed, "before a kill").await;
             tokio::join!(async { drop(rig.begin().await) }, kill_after(rig, delay));
         } else {
             let id = prepare(call, &killed).await;
@@ -102,12 +102,12 @@ async fn in_one_call(rig: &impl Killable, call: Call, plugin: Plugin) {
             let again = rig.begin().await;
             let again = again.unwrap_or_else(|error| panic!("{call:?}, {delay:?}: {error}"));
             delete_all(&again).await;
-            end(rig, again).await;
+            end(rig, again, &format!("{call:?}, killed after {delay:?}")).await;
         }
     }
     let last = rig.begin().await.expect("started");
     delete_all(&last).await;
-    end(rig, last).await;
+    end(rig, last, &format!("{call:?}")).await;
 }
 
 fn points() -> u32 {
@@ -118,7 +118,7 @@ fn points() -> u32 {
 /// Makes the call once, undisturbed; a plugin that runs, and how long it took.
 async fn timed(rig: &impl Killable, call: Call, plugin: Plugin) -> (Plugin, Duration) {
     if call == Call::Init {
-        end(rig, plugin).await;
+        end(rig, plugin, "at first").await;
         let begun = Instant::now();
         let plugin = rig.begin().await.expect("started");
         return (plugin, begun.elapsed());
@@ -260,10 +260,10 @@ async fn delete_all(plugin: &Plugin) {
     .await;
 }
 
-async fn end(rig: &impl Killable, plugin: Plugin) {
+async fn end(rig: &impl Killable, plugin: Plugin, why: &str) {
     plugin.stop(LIMIT).await;
     drop(plugin);
-    await_nothing(rig).await;
+    await_nothing(rig, why).await;
 }
 
 async fn await_processes_gone(rig: &impl Killable) {
@@ -271,14 +271,14 @@ async fn await_processes_gone(rig: &impl Killable) {
 }
 
 /// Waits until there is no process and nothing of an instance. Says what is left.
-async fn await_nothing(rig: &impl Killable) {
+async fn await_nothing(rig: &impl Killable, why: &str) {
     let deadline = Instant::now() + LIMIT;
     loop {
         let (processes, left) = (processes_with(&rig.marker()), rig.left());
         if processes.is_empty() && left.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "processes {processes:?} and {left:?} are left");
+        assert!(Instant::now() < deadline, "{why}: processes {processes:?} and {left:?} are left");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

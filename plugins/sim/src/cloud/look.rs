@@ -28,7 +28,9 @@ impl Cloud {
             listed.extend(state.map(|state| InstanceStatus::new(&facts.id, state)));
         }
         listed.drain(..take(Kind::Omit).min(listed.len()));
-        for gone in &self.group.gone {
+        // A plugin that was killed may have written down an end that is still to come.
+        let is_gone = |id: &str| !self.facts.contains_key(id);
+        for gone in self.group.gone.iter().filter(|gone| is_gone(&gone.id)) {
             let lie = if gone.was_killed { Kind::DeadRunning } else { Kind::DeletedRunning };
             if has(lie) {
                 listed.push(InstanceStatus::new(&gone.id, InstanceState::Running));
