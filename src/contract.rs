@@ -49,9 +49,10 @@ pub trait InstanceGroup: Send + Sync + 'static {
         instance: String,
     ) -> impl Future<Output = Result<ConnectInfo, Error>> + Send;
 
-    /// Ok if the instance is fit for work; [`Error::unhealthy`] if not.
+    /// Ok if the instance is fit for work; [`Error::unhealthy`] if not, or if there is no
+    /// such instance. A provider that cannot tell leaves it out: hosts take that for healthy.
     fn heartbeat(&self, _instance: String) -> impl Future<Output = Result<(), Error>> + Send {
-        async { Ok(()) }
+        async { Err(Error::unsupported("heartbeat")) }
     }
 
     /// Starts to suspend these instances. Only called if [`GroupInfo::suspend_resume`].

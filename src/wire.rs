@@ -16,7 +16,6 @@ pub(crate) mod fleeting {
 pub(crate) mod go_plugin {
     tonic::include_proto!("plugin");
 }
-#[cfg(feature = "serve")]
 #[expect(unreachable_pub, reason = "generated code")]
 pub(crate) mod health {
     tonic::include_proto!("grpc.health.v1");

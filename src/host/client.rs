@@ -62,8 +62,8 @@ impl CallError {
 /// Calls over the one connection to a plugin.
 #[derive(Clone)]
 pub(super) struct Client {
-    group: InstanceGroupClient<Channel>,
-    channel: Channel,
+    pub(super) group: InstanceGroupClient<Channel>,
+    pub(super) channel: Channel,
 }
 
 impl Client {
@@ -236,7 +236,7 @@ impl Client {
 }
 
 /// Runs one call under a deadline, on the wire and on our own clock.
-async fn bounded<Q, R, F>(
+pub(super) async fn bounded<Q, R, F>(
     call: &'static str,
     limit: Duration,
     message: Q,

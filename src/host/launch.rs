@@ -21,7 +21,7 @@ use crate::contract::{ConnectInfo, GroupInfo, InstanceStatus, Partial, Settings}
 use crate::environment::is_for_providers;
 use crate::guarding::Fate;
 use crate::handshake::{self, Address};
-use crate::wire;
+use crate::wire::{self, fleeting};
 
 /// go-plugin's own start timeout.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -179,23 +179,15 @@ impl Plugin {
 }
 
 /// The steps of a start, one after the other.
-struct Starting<'a> {
-    launch: &'a Launch,
-    tail: &'a Tail,
+pub(super) struct Starting<'a> {
+    pub(super) launch: &'a Launch,
+    pub(super) tail: &'a Tail,
 }
 
 impl Starting<'_> {
     async fn run(&mut self, config: &[u8], settings: &Settings) -> Result<Plugin, StartCause> {
-        let binary = &self.launch.binary;
-        let Started { process, mut stdout, stderr } =
-            Process::start(&self.launch.guard, binary, &self.launch.environment)
-                .map_err(StartCause::Spawn)?;
-        let name = binary.file_name().unwrap_or(binary.as_os_str()).to_string_lossy();
-        tokio::spawn(output::forward(stderr, name.as_ref().into(), self.tail.clone()));
-
-        let address = self.handshake(&process, &mut stdout).await?;
+        let (process, stdout, client) = self.open().await?;
         tokio::spawn(output::discard(stdout));
-        let client = Client::new(connect(&address, &process).await?);
         client.keep_streams();
         match self.init(&client, &process, config, settings).await {
             Ok(info) => Ok(Plugin { client, process, info }),
@@ -205,6 +197,20 @@ impl Starting<'_> {
                 Err(cause)
             }
         }
+    }
+
+    /// Up to the connection: before any call.
+    pub(super) async fn open(&self) -> Result<(Process, ChildStdout, Client), StartCause> {
+        let binary = &self.launch.binary;
+        let Started { process, mut stdout, stderr } =
+            Process::start(&self.launch.guard, binary, &self.launch.environment)
+                .map_err(StartCause::Spawn)?;
+        let name = binary.file_name().unwrap_or(binary.as_os_str()).to_string_lossy();
+        tokio::spawn(output::forward(stderr, name.as_ref().into(), self.tail.clone()));
+
+        let address = self.handshake(&process, &mut stdout).await?;
+        let client = Client::new(connect(&address, &process).await?);
+        Ok((process, stdout, client))
     }
 
     async fn handshake(
@@ -258,12 +264,7 @@ impl Starting<'_> {
     ) -> Result<GroupInfo, StartCause> {
         let config = if config.trim_ascii().is_empty() { b"{}" } else { config };
         let mut connector = wire::connector_to_wire(&settings.connector);
-        if settings.connector.keepalive.is_zero() {
-            connector.keepalive = DEFAULT_KEEPALIVE.as_nanos() as i64;
-        }
-        if settings.connector.timeout.is_zero() {
-            connector.timeout = DEFAULT_TIMEOUT.as_nanos() as i64;
-        }
+        fill_times(&mut connector);
         let reply = match client.init(config.to_vec(), connector, self.launch.init_limit).await {
             Ok(reply) => reply,
             Err(CallError::Deadline { limit, .. }) => {
@@ -289,6 +290,16 @@ impl Starting<'_> {
         info.version = reply.version;
         info.build_info = reply.build_info;
         Ok(info)
+    }
+}
+
+/// What the operator left open and a stock host fills in.
+pub(super) fn fill_times(connector: &mut fleeting::ConnectorConfig) {
+    if connector.keepalive == 0 {
+        connector.keepalive = DEFAULT_KEEPALIVE.as_nanos() as i64;
+    }
+    if connector.timeout == 0 {
+        connector.timeout = DEFAULT_TIMEOUT.as_nanos() as i64;
     }
 }
 

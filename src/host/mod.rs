@@ -10,6 +10,7 @@ mod failure;
 mod guard;
 mod launch;
 mod output;
+mod probe;
 mod process;
 mod supervise;
 
@@ -18,6 +19,7 @@ pub use discovery::{FindError, find};
 pub use failure::{StartCause, StartError};
 pub use guard::run_guard_if_asked;
 pub use launch::{Launch, Plugin};
+pub use probe::{ConnectAnswer, Description, Printed, Probe};
 pub use supervise::{StartFailure, Supervised, SupervisedStatus};
 
-pub use crate::handshake::HandshakeError;
+pub use crate::handshake::{COOKIE_NAME, COOKIE_VALUE, HandshakeError};

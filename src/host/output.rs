@@ -20,20 +20,39 @@ const SHOWN_LINES: usize = 8;
 const SHOWN_CHARS: usize = 300;
 
 /// The end of a plugin's stderr.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tail(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Tail {
+    kept: Arc<Mutex<Vec<u8>>>,
+    limit: usize,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self::of(TAIL_BYTES)
+    }
+}
 
 impl Tail {
+    /// Keeps so many bytes.
+    pub(super) fn of(limit: usize) -> Self {
+        Self { kept: Arc::default(), limit }
+    }
+
     fn push(&self, bytes: &[u8]) {
-        let mut tail = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
-        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        let mut tail = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(self.limit)..]);
+        let surplus = tail.len().saturating_sub(self.limit);
         tail.drain(..surplus);
+    }
+
+    /// All that is kept.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// The last few lines as text; of a Go panic the first, which say what it was.
     pub(super) fn text(&self) -> String {
-        let tail = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tail = self.bytes();
         let text = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines.len().saturating_sub(SHOWN_LINES);
@@ -82,6 +101,15 @@ impl FirstLine {
 /// Throws away what a plugin prints on stdout after its handshake.
 pub(super) async fn discard(mut stdout: impl AsyncRead + Unpin) {
     let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
+}
+
+/// Keeps what a plugin prints on stdout after its handshake.
+pub(super) async fn keep(mut stdout: impl AsyncRead + Unpin, tail: Tail) {
+    let mut bytes = Vec::new();
+    while let Ok(1..) = stdout.read_buf(&mut bytes).await {
+        tail.push(&bytes);
+        bytes.clear();
+    }
 }
 
 /// Forwards stderr to the log, line by line, until it ends.
@@ -139,7 +167,7 @@ mod tests {
         let tail = Tail::default();
         let flood = vec![b'x'; 10 * MAX_LINE_BYTES];
         forward(flood.as_slice(), "p".into(), tail.clone()).await;
-        assert_eq!(tail.0.lock().expect("no panic").len(), TAIL_BYTES);
+        assert_eq!(tail.bytes().len(), TAIL_BYTES);
         assert_eq!(tail.text().chars().count(), SHOWN_CHARS + 1);
     }
 

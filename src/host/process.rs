@@ -11,7 +11,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -91,6 +91,20 @@ impl Process {
             match fate.wait_for(Option::is_some).await {
                 Ok(fate) => fate.unwrap_or(Fate::Signaled(9)),
                 Err(_) => Fate::Signaled(9),
+            }
+        }
+    }
+
+    /// Sends a signal to the plugin itself, which the guard is the parent of.
+    pub(super) fn signal(&self, signal: Signal) {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // The name before may contain anything.
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            if parent == Some(self.group.as_raw_nonzero().to_string().as_str()) {
+                let _ = kill_process(pid, signal);
             }
         }
     }

@@ -1,12 +1,9 @@
-//! Plugins in Go under the manager, and under `mayfly plugin check`.
+//! Plugins in Go under the manager.
 
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
-use serde_json::Value;
-use support::{GitLab, JobSpec, Manager, Runner, State, binaries, seconds};
+use support::{GitLab, JobSpec, Manager, Runner, State, seconds};
 
 use super::dummy;
 
@@ -92,36 +89,4 @@ fn a_plugin_that_crashes_is_started_again_and_its_panic_is_in_the_log() {
     manager.terminate();
     assert_eq!(manager.wait_for_exit(seconds(20)).code, Some(0));
     manager.assert_nothing_left();
-}
-
-#[test]
-fn plugin_check_drives_plugins_of_every_age() {
-    for dummy in dummy::ALL {
-        let Some(plugin) = dummy.build() else { return };
-        // Instances of the old ones never run.
-        let calls: &[&str] = match dummy.has_heartbeat {
-            true => {
-                &["Init", "Update", "Increase", "ConnectInfo", "Heartbeat", "Decrease", "Shutdown"]
-            }
-            false => &["Init", "Update", "Shutdown"],
-        };
-        let output = check(&plugin, dummy.has_heartbeat);
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
-        let answers: Vec<Value> = stdout.lines().map(parse).collect();
-        assert!(answers.iter().all(|answer| answer["ok"] == true), "{stdout}");
-        for call in calls {
-            assert!(answers.iter().any(|answer| answer["call"] == **call), "{call}: {stdout}");
-        }
-    }
-}
-
-fn check(plugin: &Path, create: bool) -> Output {
-    let mut command = Command::new(binaries().mayfly());
-    command.args(["plugin", "check", "--json"]).arg(plugin);
-    if create {
-        command.arg("--create");
-    }
-    command.output().expect("mayfly can be run")
 }

@@ -113,7 +113,7 @@ impl InstanceGroup for ScriptGroup {
     async fn heartbeat(&self, instance: String) -> Result<(), Error> {
         match &self.group()?.provider {
             Provider::Ops(ops) => ops.heartbeat(&instance).await,
-            Provider::Count(_) => Ok(()),
+            Provider::Count(_) => Err(Error::unsupported("heartbeat")),
         }
     }
 

@@ -139,8 +139,10 @@ impl Ops {
     /// An instance is unfit only if the script says so: that it cannot be told now is no
     /// reason to give one up.
     pub(crate) async fn heartbeat(&self, instance: &str) -> Result<(), Error> {
+        // Hosts take that for healthy.
+        let not_offered = || Err(Error::unsupported("heartbeat"));
         if self.no_heartbeat.load(Ordering::Relaxed) {
-            return Ok(());
+            return not_offered();
         }
         let request = json!({"instance": instance});
         match self.caller.ask::<Health>("heartbeat", &self.command, request).await {
@@ -151,7 +153,7 @@ impl Ops {
             }
             Err(Failure::NotOffered) => {
                 self.no_heartbeat.store(true, Ordering::Relaxed);
-                Ok(())
+                not_offered()
             }
             Err(failure) if failure.is_temporary() => {
                 tracing::warn!(instance, error = %failure, "cannot tell whether it is healthy");
