@@ -38,6 +38,7 @@ const CRATE_IMPORTS: [(&str, &[&str]); 12] = [
     ("plugins/sshd/Cargo.toml", &[]),
     ("agent/Cargo.toml", &["job"]),
     ("plugins/instances/Cargo.toml", &["mayfly-plugin", "sshd"]),
+    ("plugins/aws/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
     ("plugins/docker/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
     ("plugins/local/Cargo.toml", &["instances", "mayfly-plugin", "sshd"]),
     ("plugins/mayfly/Cargo.toml", &["mayfly-plugin"]),

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::hclog;
 
 /// Sends all events to stderr; the host filters by level. Libraries below `warn` are
-/// left out: their traces would drown the plugin's own.
+/// left out: their traces would drown the plugin's own, and those of AWS's SDK show tokens.
 pub(super) fn init(module: &'static str) {
     // A second call can only come from a test that set a subscriber itself.
     let _ = tracing_subscriber::registry().with(HclogLayer { module }).try_init();
@@ -27,7 +27,8 @@ impl<S: Subscriber> Layer<S> for HclogLayer {
         const LIBRARIES: [&str; 7] =
             ["h2", "hyper", "hyper_util", "tonic", "tower", "russh", "mio"];
         let root = metadata.target().split("::").next().unwrap_or_default();
-        *metadata.level() <= tracing::Level::WARN || !LIBRARIES.contains(&root)
+        let is_library = LIBRARIES.contains(&root) || root.starts_with("aws_");
+        *metadata.level() <= tracing::Level::WARN || !is_library
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
