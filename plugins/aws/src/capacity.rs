@@ -67,13 +67,21 @@ impl Book {
 /// A zone without capacity is not the group's end: it tries its other zones by itself. Any
 /// other reason holds for all of them.
 pub(crate) fn judge(attempts: &[Attempt], zones: usize) -> Option<&str> {
-    let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.failed).collect();
+    let matters = |attempt: &&Attempt| attempt.failed && !passes(&attempt.reason);
+    let failed: Vec<&Attempt> = attempts.iter().filter(matters).collect();
     let elsewhere = failed.iter().find(|attempt| !is_of_a_zone(&attempt.reason));
     if let Some(attempt) = elsewhere {
         return Some(&attempt.reason);
     }
     let tried_all = failed.len() >= zones.max(1);
     failed.first().filter(|_| tried_all).map(|attempt| attempt.reason.as_str())
+}
+
+/// AWS's own trouble: the group tries again by itself.
+fn passes(reason: &str) -> bool {
+    ["InternalError", "Internal error", "RequestLimitExceeded", "Request limit exceeded"]
+        .iter()
+        .any(|word| reason.contains(word))
 }
 
 /// The codes and sentences of AWS's troubleshooting guide ("instance launch failure",
@@ -150,6 +158,8 @@ mod tests {
         ] {
             assert_eq!(judge(&attempts(&[Some(reason), Some(IN_ZONE)]), 3), Some(reason));
         }
+        let passing = "Server.InternalError: Internal error on launch";
+        assert_eq!(judge(&attempts(&[Some(passing), Some(passing)]), 1), None);
         assert_eq!(judge(&attempts(&[None, None]), 1), None);
         assert_eq!(judge(&[], 1), None);
     }

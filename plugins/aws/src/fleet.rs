@@ -134,19 +134,13 @@ impl Fleet {
             };
             if let Some(reason) = capacity::judge(&attempts, group.zones) {
                 let reason = reason.to_owned();
-                self.give_up(cloud, &group.name, at, reason, groups).await;
+                self.give_up(cloud, groups, at, reason).await;
             }
         }
     }
 
-    async fn give_up(
-        &mut self,
-        cloud: &Cloud,
-        name: &str,
-        at: usize,
-        reason: String,
-        groups: &[Group],
-    ) {
+    async fn give_up(&mut self, cloud: &Cloud, groups: &[Group], at: usize, reason: String) {
+        let name = &groups[at].name;
         let seconds = self.cool_down.as_secs();
         tracing::warn!(group = name, seconds, "AWS cannot launch, passed over: {reason}");
         self.books[at].cool_down(reason, Instant::now(), self.cool_down);

@@ -47,6 +47,9 @@ fn start() -> Option<String> {
         said = said + &line + "\n";
     };
     // It must not block on its log.
-    std::thread::spawn(move || lines.for_each(drop));
+    std::thread::spawn(move || {
+        lines.for_each(drop);
+        child.wait()
+    });
     Some(address)
 }
