@@ -79,17 +79,25 @@ impl Fleet {
     ) -> Result<Vec<String>, Error> {
         let mut ended = Vec::new();
         let mut first: Option<Failure> = None;
+        let mut counted: Vec<u32> = groups.iter().map(Group::counted).collect();
+        let mut seen = BTreeSet::new();
         for id in ids {
+            if !seen.insert(id.clone()) {
+                continue;
+            }
             let Some((at, life)) = find(groups, &id) else {
                 ended.push(id);
                 continue;
             };
-            let counts = matches!(life, Life::Pending | Life::InService);
-            match scaling::terminate(cloud, &id, counts).await {
+            let (book, now) = (&mut self.books[at], Instant::now());
+            let desired = book.desired(groups[at].desired, now);
+            // One that its group has beyond its wish leaves no place behind.
+            let is_counted = matches!(life, Life::Pending | Life::InService);
+            let takes_place = is_counted && counted[at] <= desired;
+            match scaling::terminate(cloud, &id, takes_place).await {
                 Ok(()) => {
-                    if counts {
-                        let (book, now) = (&mut self.books[at], Instant::now());
-                        let desired = book.desired(groups[at].desired, now);
+                    counted[at] -= u32::from(is_counted);
+                    if takes_place {
                         book.tell(desired.saturating_sub(1), now);
                     }
                     ended.push(id);
@@ -101,7 +109,7 @@ impl Fleet {
                     first.get_or_insert(failure);
                     if kind == Kind::Unsure {
                         // Whether the group shall have one less now, its next list says.
-                        self.books[at].forget();
+                        book.forget();
                     }
                     if kind != Kind::Refused {
                         break;

@@ -160,10 +160,10 @@ pub(crate) async fn set_desired(cloud: &Cloud, name: &str, desired: u32) -> Resu
     sent.map(drop).map_err(|error| failed("SetDesiredCapacity", &error))
 }
 
-/// Terminates one instance; its group shall want one less, if it counts.
+/// Terminates one instance, and with `takes_place` its group wants one less.
 ///
 /// Sent again only when AWS throttles: a second time it could take the group down by two.
-pub(crate) async fn terminate(cloud: &Cloud, id: &str, counts: bool) -> Result<(), Failure> {
+pub(crate) async fn terminate(cloud: &Cloud, id: &str, takes_place: bool) -> Result<(), Failure> {
     let mut pause = FIRST_PAUSE;
     loop {
         let once = aws_sdk_autoscaling::Config::builder().retry_config(RetryConfig::disabled());
@@ -171,7 +171,7 @@ pub(crate) async fn terminate(cloud: &Cloud, id: &str, counts: bool) -> Result<(
             .autoscaling
             .terminate_instance_in_auto_scaling_group()
             .instance_id(id)
-            .should_decrement_desired_capacity(counts)
+            .should_decrement_desired_capacity(takes_place)
             .customize()
             .config_override(once);
         let sent = request.send().await;

@@ -46,7 +46,8 @@ async fn gitlab_s_keys_are_enough_and_an_instance_goes_with_its_place() {
     plugin.heartbeat(&ids[0], LIMIT).await.expect("healthy");
 
     let gone = vec![ids[0].clone()];
-    assert_eq!(plugin.decrease(gone.clone(), LIMIT).await.expect("accepted"), gone);
+    let twice = vec![ids[0].clone(), ids[0].clone()];
+    assert_eq!(plugin.decrease(twice, LIMIT).await.expect("accepted"), gone);
     until(async || (running(&plugin).await == [ids[1].clone()]).then_some(())).await;
     assert_eq!(rig.size(&name).await, (1, 1));
     assert!(plugin.heartbeat(&ids[0], LIMIT).await.is_err(), "it is gone");
@@ -87,6 +88,33 @@ async fn groups_are_filled_in_their_order() {
     assert_eq!(plugin.decrease(ids.clone(), LIMIT).await.expect("accepted"), ids);
     until(async || list(&plugin).await.is_empty().then_some(())).await;
     assert_eq!((rig.size(&groups[0]).await, rig.size(&groups[1]).await), ((0, 0), (0, 0)));
+}
+
+#[tokio::test]
+async fn an_instance_beyond_its_group_s_wish_leaves_no_place() {
+    let Some(rig) = Rig::new(json!({})).await else { return };
+    let name = rig.groups().remove(0);
+    let plugin = rig.start().await;
+    let ids = add(&plugin, 3).await;
+    drop(plugin);
+    // Instances that are protected stay.
+    let lower = rig.autoscaling.set_desired_capacity().auto_scaling_group_name(&name);
+    lower.desired_capacity(1).send().await.expect("set");
+    let plugin = rig.start().await;
+    assert_eq!(running(&plugin).await, ids);
+    assert_eq!(plugin.decrease(ids.clone(), LIMIT).await.expect("accepted"), ids);
+    until(async || list(&plugin).await.is_empty().then_some(())).await;
+    assert_eq!(rig.size(&name).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_for_all_calls() {
+    let role = "arn:aws:iam::123456789012:role/ci";
+    let Some(rig) = Rig::new(json!({"role_arn": role, "external_id": "x-7"})).await else { return };
+    let plugin = rig.start().await;
+    add(&plugin, 1).await;
+    assert_eq!(rig.proxy.count("AssumeRole", "ExternalId=x-7"), 1);
+    assert!(rig.proxy.count("AssumeRole", "RoleSessionName=mayfly") == 1);
 }
 
 #[tokio::test]
