@@ -32,12 +32,24 @@ pub(crate) struct Attempt {
 }
 
 impl Book {
+    /// That of a group which an earlier plugin may have asked for more than it has.
+    pub(crate) fn new(desired: u32, counted: u32, now: SystemTime) -> Self {
+        Self { raised: (desired > counted).then_some(now), ..Self::default() }
+    }
+
     /// The desired capacity to count from.
     pub(crate) fn desired(&self, shown: u32, now: Instant) -> u32 {
-        match self.told {
-            Some((told, at)) if now.saturating_duration_since(at) < TRUST => told,
-            _ => shown,
-        }
+        self.fresh(now).unwrap_or(shown)
+    }
+
+    /// The group was told something so lately that lists may not show what follows from it.
+    pub(crate) fn lists_may_lag(&self, now: Instant) -> bool {
+        self.fresh(now).is_some()
+    }
+
+    fn fresh(&self, now: Instant) -> Option<u32> {
+        let (told, at) = self.told?;
+        (now.saturating_duration_since(at) < TRUST).then_some(told)
     }
 
     /// The group was told this number.
@@ -124,10 +136,19 @@ mod tests {
         assert_eq!(book.desired(3, start), 3);
         book.tell(5, start);
         assert_eq!(book.desired(3, start + TRUST / 2), 5);
+        assert!(book.lists_may_lag(start + TRUST / 2));
         assert_eq!(book.desired(3, start + TRUST), 3);
+        assert!(!book.lists_may_lag(start + TRUST));
         book.tell(5, start);
         book.forget();
         assert_eq!(book.desired(3, start), 3);
+    }
+
+    #[test]
+    fn what_a_group_owes_at_the_start_is_looked_after() {
+        let now = SystemTime::UNIX_EPOCH;
+        assert_eq!(Book::new(3, 2, now).raised, Some(now));
+        assert_eq!(Book::new(2, 2, now).raised, None);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Fleet {
     ) -> Result<Vec<String>, Error> {
         let mut ended = Vec::new();
         let mut first: Option<Failure> = None;
-        let mut counted: Vec<u32> = groups.iter().map(Group::counted).collect();
+        let mut beyond = self.beyond(groups);
         let mut seen = BTreeSet::new();
         for id in ids {
             if !seen.insert(id.clone()) {
@@ -91,14 +91,13 @@ impl Fleet {
             };
             let (book, now) = (&mut self.books[at], Instant::now());
             let desired = book.desired(groups[at].desired, now);
-            // One that its group has beyond its wish leaves no place behind.
             let is_counted = matches!(life, Life::Pending | Life::InService);
-            let takes_place = is_counted && counted[at] <= desired;
+            let takes_place = is_counted && beyond[at] == 0;
             match scaling::terminate(cloud, &id, takes_place).await {
                 Ok(()) => {
-                    counted[at] -= u32::from(is_counted);
-                    if takes_place {
-                        book.tell(desired.saturating_sub(1), now);
+                    book.tell(desired.saturating_sub(u32::from(takes_place)), now);
+                    if is_counted && !takes_place {
+                        beyond[at] -= 1;
                     }
                     ended.push(id);
                 }
@@ -121,6 +120,17 @@ impl Fleet {
             Some(failure) if ended.is_empty() => Err(failure.into()),
             _ => Ok(ended),
         }
+    }
+
+    /// How many instances each group has beyond its wish, which leave no place behind. None,
+    /// as long as its list may show some that have been ended.
+    fn beyond(&self, groups: &[Group]) -> Vec<u32> {
+        let now = Instant::now();
+        let of_group = |(group, book): (&Group, &Book)| match book.lists_may_lag(now) {
+            true => 0,
+            false => group.counted().saturating_sub(group.desired),
+        };
+        groups.iter().zip(&self.books).map(of_group).collect()
     }
 
     /// Looks whether groups launch what they were asked for. One that cannot is passed over

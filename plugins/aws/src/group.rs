@@ -81,10 +81,9 @@ impl InstanceGroup for AwsGroup {
         if options.suspend.is_some() {
             info = info.with_suspend_resume();
         }
-        let fleet = Mutex::new(Fleet {
-            books: vec![Book::default(); groups.len()],
-            cool_down: options.cool_down,
-        });
+        let now = SystemTime::now();
+        let books = groups.iter().map(|group| Book::new(group.desired, group.counted(), now));
+        let fleet = Mutex::new(Fleet { books: books.collect(), cool_down: options.cool_down });
         let ready = Ready { cloud, options, access, fleet, lease, notices, reader };
         self.ready.set(ready).map_err(|_| "already initialized")?;
         Ok(info)
