@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::hclog;
 
 /// Sends all events to stderr; the host filters by level. Libraries below `warn` are
-/// left out: their traces would drown the plugin's own, and those of AWS's SDK show tokens.
+/// left out: their traces would drown the plugin's own.
 pub(super) fn init(module: &'static str) {
     // A second call can only come from a test that set a subscriber itself.
     let _ = tracing_subscriber::registry().with(HclogLayer { module }).try_init();
