@@ -3,9 +3,9 @@
 //! `CORE|APP|NETWORK|ADDRESS|PROTOCOL|CERTIFICATE`: both directions, pure.
 
 /// Variable that tells a plugin that a host started it.
-pub const COOKIE_NAME: &str = "FLEETING_INSTANCE_GROUP_PLUGIN";
+pub(crate) const COOKIE_NAME: &str = "FLEETING_INSTANCE_GROUP_PLUGIN";
 /// Value of the cookie. It guards against running a plugin by hand, no more.
-pub const COOKIE_VALUE: &str = "4c6410b1-cb78-4962-8c76-ab936d0ea908";
+pub(crate) const COOKIE_VALUE: &str = "4c6410b1-cb78-4962-8c76-ab936d0ea908";
 /// go-plugin's own protocol version.
 const CORE_VERSION: &str = "1";
 /// fleeting's protocol version, the same in all versions since 2023.

@@ -59,8 +59,10 @@ enum ConfigCommand {
 
 #[derive(Subcommand)]
 enum PluginCommand {
-    /// Drive a plugin through every call and say what it answers
+    /// Say what a plugin does that hosts cannot rely on, and what to change
     Check(commands::plugin_check::Flags),
+    /// Write the crate of a new plugin, which works as it is
+    New(commands::plugin_new::Flags),
     /// Show all plugins of this machine
     List(commands::plugin_list::Flags),
     /// Fetch newer versions
@@ -94,6 +96,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Plugin(PluginCommand::Check(flags)) => {
             commands::plugin_check::run(&flags, &cli.log)
         }
+        Command::Plugin(PluginCommand::New(flags)) => commands::plugin_new::run(&flags),
         Command::Plugin(PluginCommand::List(flags)) => commands::plugin_list::run(&flags),
         Command::Plugin(PluginCommand::Update(flags)) => commands::plugin_update::run(&flags),
         Command::Plugin(PluginCommand::Rollback(flags)) => commands::plugin_rollback::run(&flags),

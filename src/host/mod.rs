@@ -22,4 +22,7 @@ pub use launch::{Launch, Plugin};
 pub use probe::{ConnectAnswer, Description, Printed, Probe};
 pub use supervise::{StartFailure, Supervised, SupervisedStatus};
 
-pub use crate::handshake::{COOKIE_NAME, COOKIE_VALUE, HandshakeError};
+pub use crate::handshake::HandshakeError;
+
+/// The variable that tells a plugin that a host started it, and its value.
+pub const COOKIE: (&str, &str) = (crate::handshake::COOKIE_NAME, crate::handshake::COOKIE_VALUE);

@@ -8,6 +8,7 @@ pub(crate) mod fleeting;
 pub(crate) mod instance;
 pub(crate) mod plugin_check;
 pub(crate) mod plugin_list;
+pub(crate) mod plugin_new;
 pub(crate) mod plugin_rollback;
 pub(crate) mod plugin_update;
 pub(crate) mod run;

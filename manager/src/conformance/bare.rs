@@ -21,13 +21,13 @@ pub(super) struct Bare {
     child: Child,
     group: Option<Pid>,
     stdout: ChildStdout,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Bare {
     /// Starts `command` with a directory of its own for sockets and temporary files.
     pub(super) fn start(mut command: Command, stderr: Stdio) -> std::io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("mayfly-check-").tempdir()?;
+        let directory = directory()?;
         let mut child = command
             .env("TMPDIR", directory.path())
             .env("PLUGIN_UNIX_SOCKET_DIR", directory.path())
@@ -38,7 +38,7 @@ impl Bare {
             .spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let stdout = child.stdout.take().ok_or_else(|| std::io::Error::other("no stdout"))?;
-        Ok(Self { child, group, stdout, _directory: directory })
+        Ok(Self { child, group, stdout, directory })
     }
 
     /// The first line on stdout, and what follows it within moments.
@@ -62,9 +62,9 @@ impl Bare {
         Some((text(&bytes[..end]), text(&bytes[end + 1..])))
     }
 
-    /// What it can be told by, if it was started with a pipe for that.
+    /// Its own directory, which goes with it.
     pub(super) fn directory(&self) -> &std::path::Path {
-        self._directory.path()
+        self.directory.path()
     }
 }
 
@@ -77,13 +77,18 @@ impl Drop for Bare {
     }
 }
 
+/// A short path: that of a socket may have 107 bytes.
+fn directory() -> std::io::Result<TempDir> {
+    tempfile::Builder::new().prefix("mayfly-check-").tempdir_in("/tmp")
+}
+
 /// Runs a command to its end; `None` where it does not end in time.
 pub(super) async fn run_to_end(
     mut command: Command,
     arguments: &[&OsStr],
     limit: Duration,
 ) -> std::io::Result<Option<Output>> {
-    let directory = tempfile::Builder::new().prefix("mayfly-check-").tempdir()?;
+    let directory = directory()?;
     let child = command
         .args(arguments)
         .env("TMPDIR", directory.path())

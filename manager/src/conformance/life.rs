@@ -54,7 +54,15 @@ async fn beside_each_other(
     let connect = probe.connect_info(id, limit);
     let heartbeat = probe.heartbeat(id, limit);
     let (made, lists, connect, heartbeat) = tokio::join!(increase, lists, connect, heartbeat);
-    let made = made.map_err(|error| error.to_string())?;
+    let made = match made {
+        Ok(made) => made,
+        // Alone it would be refused, too: the provider has no more.
+        Err(error @ CallError::Refused { .. }) => match probe.increase(more, limit).await {
+            Err(CallError::Refused { .. }) => 0,
+            _ => return Err(format!("beside other calls {error}, and not when it is alone")),
+        },
+        Err(error) => return Err(error.to_string()),
+    };
     // What fails by itself is found there.
     match connect {
         Err(error) if !exam.findings.has_failed(Check::ConnectInfo) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use mayfly_plugin::host::{COOKIE_NAME, COOKIE_VALUE, CallError, Probe, StartCause};
+use mayfly_plugin::host::{COOKIE, CallError, Probe, StartCause};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,7 +54,7 @@ async fn by_hand(exam: &mut Exam<'_, '_>) {
         let how = match cookie {
             None => "without the cookie",
             Some(wrong) => {
-                by_hand.env(COOKIE_NAME, wrong);
+                by_hand.env(COOKIE.0, wrong);
                 "with a wrong cookie"
             }
         };
@@ -114,7 +114,7 @@ async fn version_sets(exam: &mut Exam<'_, '_>) {
     let mut result = Ok(());
     for versions in [None, Some("5"), Some("x"), Some("0,1")] {
         let mut program = command(exam, exam.lab.options.binary.as_os_str());
-        program.env(COOKIE_NAME, COOKIE_VALUE).stdin(Stdio::null());
+        program.env(COOKIE.0, COOKIE.1).stdin(Stdio::null());
         if let Some(versions) = versions {
             program.env("PLUGIN_PROTOCOL_VERSIONS", versions);
         }
@@ -148,7 +148,7 @@ async fn parent_gone(exam: &mut Exam<'_, '_>) {
     let mut shells = command(exam, "/bin/sh".as_ref());
     shells
         .args(["-c".as_ref(), TWO_SHELLS.as_ref(), exam.lab.options.binary.as_os_str()])
-        .env(COOKIE_NAME, COOKIE_VALUE)
+        .env(COOKIE.0, COOKIE.1)
         .env("PLUGIN_PROTOCOL_VERSIONS", "0")
         .stdin(Stdio::piped());
     let result = async {
