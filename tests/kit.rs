@@ -50,6 +50,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("no-size", "max-size"),
     ("no-version-in-init", "version"),
     ("crashes-at-second-init", "init-again"),
+    ("small-messages", "large-message"),
     ("no-list", "update"),
     ("empty-id", "ids"),
     ("twice-listed", "ids"),
@@ -291,7 +292,7 @@ fn the_report_fits_a_terminal_and_says_what_to_change() {
     for part in ["FAILED  connect-address", "both addresses are empty", "Why: ", "Change: "] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(text.contains("50 passed, 1 failed, 0 skipped, 1 not applicable."), "{text}");
+    assert!(text.contains("51 passed, 1 failed, 0 skipped, 1 not applicable."), "{text}");
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("Makes up to 2 instances"), "{log}");
 }

@@ -30,6 +30,7 @@ pub(crate) enum Check {
     MaxSize,
     Version,
     InitAgain,
+    LargeMessage,
     // Lists.
     Update,
     Ids,

@@ -98,8 +98,13 @@ impl<'a> Lab<'a> {
 
     /// Up to `Init`.
     pub(super) async fn group(&mut self) -> Result<Group, String> {
+        self.group_with(&self.options.config).await
+    }
+
+    /// Up to `Init` with this configuration.
+    pub(super) async fn group_with(&mut self, config: &[u8]) -> Result<Group, String> {
         let probe = self.start().await.map_err(|error| error.to_string())?;
-        let about = probe.init(&self.options.config, &self.settings, self.limit()).await;
+        let about = probe.init(config, &self.settings, self.limit()).await;
         about.map(|about| Group { probe, about }).map_err(|error| error.to_string())
     }
 

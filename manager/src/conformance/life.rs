@@ -12,6 +12,8 @@ use super::lab::{Group, LOOK, PATIENCE, SUSPENDED, living, state_of};
 
 /// Lists that are asked for at once.
 const AT_ONCE: usize = 8;
+/// More than gRPC libraries take by default.
+const LARGE_BYTES: usize = 8 << 20;
 /// Lists that are compared.
 const REPEATS: usize = 4;
 
@@ -199,7 +201,11 @@ async fn again(
         exam.findings.fail(check, what);
         Err("it cannot go on after a restart".to_owned())
     };
-    let group = match exam.lab.group().await {
+    let started = match check {
+        Check::Crash => with_large_message(exam).await,
+        _ => exam.lab.group().await,
+    };
+    let group = match started {
         Ok(group) => group,
         Err(error) => return refused(exam, error),
     };
@@ -225,6 +231,26 @@ async fn again(
     }
     exam.findings.pass(check);
     Ok(group)
+}
+
+/// Starts with the same configuration, made long by spaces, or without those.
+async fn with_large_message(exam: &mut Exam<'_, '_>) -> Result<Group, String> {
+    let mut config = exam.lab.options.config.clone();
+    config.resize(config.len() + LARGE_BYTES, b' ');
+    let check = Check::LargeMessage;
+    let large = match exam.lab.group_with(&config).await {
+        Ok(group) => {
+            exam.findings.pass(check);
+            return Ok(group);
+        }
+        Err(error) => error,
+    };
+    let group = exam.lab.group().await;
+    if group.is_ok() {
+        let mebibytes = LARGE_BYTES >> 20;
+        exam.findings.fail(check, format!("with {mebibytes} MiB of spaces behind it: {large}"));
+    }
+    group
 }
 
 async fn init_again(exam: &mut Exam<'_, '_>, group: &Group) {

@@ -71,6 +71,15 @@ pub(super) const TEXTS: &[Text] = &[
         change: "Refuse it with an error, or begin anew; in both cases go on to answer Update.",
     },
     Text {
+        check: Check::LargeMessage,
+        group: INIT,
+        id: "large-message",
+        title: "it takes messages of several megabytes",
+        why: "Hosts send up to 2 GiB; gRPC libraries take 4 MiB by default. A large plugin_config, or \
+            many ids in one call, would fail.",
+        change: "Set the server's limit of received messages to 2147483647 bytes.",
+    },
+    Text {
         check: Check::Update,
         group: LISTS,
         id: "update",

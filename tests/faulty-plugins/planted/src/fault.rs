@@ -30,6 +30,7 @@ pub(crate) enum Fault {
     NoSize,
     NoVersionInInit,
     CrashesAtSecondInit,
+    SmallMessages,
     NoList,
     EmptyId,
     TwiceListed,
@@ -76,7 +77,7 @@ pub(crate) enum Fault {
 }
 
 /// Every fault with the name that plants it.
-const NAMES: [(&str, Fault); 68] = [
+const NAMES: [(&str, Fault); 69] = [
     ("serves-by-hand", Fault::ServesByHand),
     ("silent-by-hand", Fault::SilentByHand),
     ("no-version", Fault::NoVersion),
@@ -102,6 +103,7 @@ const NAMES: [(&str, Fault); 68] = [
     ("no-size", Fault::NoSize),
     ("no-version-in-init", Fault::NoVersionInInit),
     ("crashes-at-second-init", Fault::CrashesAtSecondInit),
+    ("small-messages", Fault::SmallMessages),
     ("no-list", Fault::NoList),
     ("empty-id", Fault::EmptyId),
     ("twice-listed", Fault::TwiceListed),

@@ -39,7 +39,9 @@ struct Group {
 }
 
 pub(crate) fn server(provider: Provider) -> InstanceGroupServer<Provider> {
-    InstanceGroupServer::new(provider)
+    let is_small = provider.is(Fault::SmallMessages);
+    let server = InstanceGroupServer::new(provider);
+    if is_small { server } else { server.max_decoding_message_size(i32::MAX as usize) }
 }
 
 impl Provider {
