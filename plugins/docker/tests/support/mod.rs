@@ -1,6 +1,8 @@
 //! A rig for one plugin and its group on a real Docker daemon, and an SSH client.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/killing.rs"]
+pub(crate) mod killing;
 #[path = "../../../local/tests/support/logs.rs"]
 mod logs;
 #[path = "../../../local/tests/support/shared.rs"]
@@ -185,7 +187,7 @@ impl Rig {
 
     /// Kills the plugin, as a machine that fails does, and waits until it is gone.
     pub(crate) async fn kill_plugin(&self, plugin: Plugin) {
-        let marker = format!("RIG={}", self.directory.path().display());
+        let marker = self.marker();
         let is_plugin = |pid: &i32| {
             std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.trim_end_matches('\0').ends_with("fleeting-plugin-docker"))
@@ -193,6 +195,11 @@ impl Rig {
         let pid = processes_with(&marker).into_iter().find(is_plugin).expect("the plugin runs");
         kill(pid);
         plugin.ended().await;
+    }
+
+    /// Text in the environment of the plugin.
+    pub(crate) fn marker(&self) -> String {
+        format!("RIG={}", self.directory.path().display())
     }
 
     /// How many of them run.
