@@ -10,6 +10,8 @@ use super::program::Program;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dummy {
     folder: &'static str,
+    /// Date and commit of GitLab's library.
+    pub(super) library: &'static str,
     /// `plugin_config` with seven instances at most, all of whose calls work.
     pub(super) config: &'static str,
     /// The last state of a new instance.
@@ -29,6 +31,7 @@ pub(super) struct Dummy {
 /// All calls, go-plugin 1.8.
 pub(super) const OF_2026: Dummy = Dummy {
     folder: "dummy-2026-06-30",
+    library: "2026-06-30 (`ef4ba33`)",
     config: r#"{"MaxSize": 7, "Suspendable": true}"#,
     made: InstanceState::Running,
     deleted: InstanceState::Deleted,
@@ -41,6 +44,7 @@ pub(super) const OF_2026: Dummy = Dummy {
 /// No Heartbeat, Suspend, Resume; go-plugin 1.6.
 pub(super) const OF_2025: Dummy = Dummy {
     folder: "dummy-2025-03-31",
+    library: "2025-03-31 (`30f1dda`)",
     config: r#"{"MaxSize": 7, "SimulateDeleting": true}"#,
     made: InstanceState::Creating,
     deleted: InstanceState::Deleted,
@@ -53,6 +57,7 @@ pub(super) const OF_2025: Dummy = Dummy {
 /// No Shutdown either, no port in connector settings; go-plugin 1.4.
 pub(super) const OF_2023: Dummy = Dummy {
     folder: "dummy-2023-06-22",
+    library: "2023-06-22 (`1feff9d`)",
     config: r#"{"MaxSize": 7}"#,
     made: InstanceState::Creating,
     deleted: InstanceState::Deleting,
@@ -73,6 +78,6 @@ impl Dummy {
     pub(super) fn build(self) -> Option<PathBuf> {
         const PACKAGE: &str = "gitlab.com/gitlab-org/fleeting/fleeting/plugin/fleeting-plugin-dummy/cmd/fleeting-plugin-dummy";
         let name = "fleeting-plugin-dummy";
-        Program { folder: self.folder, package: PACKAGE, name }.build()
+        Program { folder: self.folder, package: PACKAGE, name, flags: &[] }.build()
     }
 }

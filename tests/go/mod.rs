@@ -5,5 +5,7 @@ mod dummy;
 mod host;
 mod hosted;
 mod managed;
+mod matrix;
+mod ours;
 mod program;
 mod under_gitlab;

@@ -14,14 +14,13 @@ pub(super) struct Program {
     pub(super) package: &'static str,
     /// File name of what is built.
     pub(super) name: &'static str,
+    /// More flags of `go build`.
+    pub(super) flags: &'static [&'static str],
 }
-
-/// The host on GitLab's library: `go/host/main.go` says how it is called.
-pub(super) const HOST: Program = Program { folder: "", package: "./host", name: "host" };
 
 /// A plugin on GitLab's library that panics in `Init`.
 pub(super) const PANICKING: Program =
-    Program { folder: "", package: "./panicking", name: "fleeting-plugin-panicking" };
+    Program { folder: "", package: "./panicking", name: "fleeting-plugin-panicking", flags: &[] };
 
 impl Program {
     /// The built program; `None`, and told, where there is no Go. Panics when it does not
@@ -42,11 +41,14 @@ impl Program {
     fn compile(self) -> PathBuf {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go").join(self.folder);
         let program = target.join(self.name);
-        let build = self.go(&["build", "-o", &program.display().to_string(), self.package]);
+        let output = program.display().to_string();
+        let build = self.go(&[&["build", "-o", &output], self.flags, &[self.package]].concat());
         if build.status.success() {
             return program;
         }
-        let download = self.go(&["mod", "download"]);
+        let modfile = self.flags.iter().filter(|flag| flag.starts_with("-modfile")).copied();
+        let download = ["mod", "download"].into_iter().chain(modfile).collect::<Vec<_>>();
+        let download = self.go(&download);
         assert!(
             download.status.success(),
             "{}: its Go modules are not in the module cache and cannot be fetched; is the module \

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +23,7 @@ func driveCalls(ctx context.Context, log hclog.Logger, group provider.InstanceGr
 	}
 	say("init", fields{
 		"id": info.ID, "max_size": info.MaxSize, "version": info.Version,
-		"build_info": info.BuildInfo, "capabilities": info.Capabilities,
+		"build_info": info.BuildInfo, "capabilities": capabilities(info),
 	})
 	if err := sayList(ctx, "before", group); err != nil {
 		return err
@@ -101,20 +100,19 @@ func sayInstance(ctx context.Context, group provider.InstanceGroup, instance str
 		return fmt.Errorf("ConnectInfo: %w", err)
 	}
 	say("connect_info", connection(info))
-	if err := group.Heartbeat(ctx, instance); err != nil {
-		return fmt.Errorf("Heartbeat: %w", err)
+	if err := sayHealth(ctx, group, instance); err != nil {
+		return err
 	}
-	say("heartbeat", fields{"instance": instance})
-
 	_, connectErr := group.ConnectInfo(ctx, unknown)
 	say("unknown_instance", fields{"connect_info": text(connectErr)})
-	_, suspendErr := group.Suspend(ctx, []string{instance})
-	_, resumeErr := group.Resume(ctx, []string{instance})
-	say("suspend_resume", fields{
-		"suspend_unsupported": errors.Is(suspendErr, provider.ErrSuspendResumeNotSupported),
-		"resume_unsupported":  errors.Is(resumeErr, provider.ErrSuspendResumeNotSupported),
+	return saySuspension(ctx, group, instance)
+}
+
+func awaitState(ctx context.Context, group provider.InstanceGroup, instance string, wanted provider.State) error {
+	return until(ctx, fmt.Sprintf("the instance is %s", wanted), func() (bool, error) {
+		states, err := list(ctx, group)
+		return states[instance] == wanted, err
 	})
-	return nil
 }
 
 func awaitGone(ctx context.Context, group provider.InstanceGroup, instance string) error {

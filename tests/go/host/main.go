@@ -4,6 +4,8 @@
 //	host calls PLUGIN CONFIG        every call of the protocol, one after the other
 //	host provisioner PLUGIN CONFIG  the library's provisioner, and logins over SSH
 //
+// It is built on the library of two times: with the tag fleeting_2025_03_31 on that one.
+//
 // CONFIG is JSON. The program ends with 1 and a message on stderr at the first step that
 // goes wrong; warnings of the library are there, too.
 package main
@@ -20,8 +22,8 @@ import (
 	"gitlab.com/gitlab-org/fleeting/fleeting/provider"
 )
 
-// Everything together takes a second or two.
-const limit = time.Minute
+// Everything together takes a second or two, where the machine has nothing else to do.
+const limit = 5 * time.Minute
 
 // How long between two looks at something that changes by itself.
 const pause = 20 * time.Millisecond

@@ -71,7 +71,7 @@ func use(ctx context.Context, instance fleeting.Instance) error {
 	if err := login(ctx, info); err != nil {
 		return err
 	}
-	if err := instance.Heartbeat(ctx); err != nil {
+	if err := heartbeat(ctx, instance); err != nil {
 		return fmt.Errorf("Heartbeat: %w", err)
 	}
 	return nil
