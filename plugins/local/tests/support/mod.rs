@@ -19,7 +19,7 @@ pub(crate) use ssh::{Client, drain};
 
 pub(crate) use shared::{kill, processes_with, sleepers, unique_seconds, until};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A way to run instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 pub(crate) use shared::{kill, processes_with, sleepers, unique_seconds, until};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const RUNNING: InstanceState = InstanceState::Running;
 
 /// Keeps what it was asked, then does what the test wrote for the operation; what the test

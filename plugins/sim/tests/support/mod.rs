@@ -22,7 +22,7 @@ pub(crate) use ssh::Client;
 
 pub(crate) use shared::{kill, processes_with, sleepers, unique_seconds, until};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const RUNNING: InstanceState = InstanceState::Running;
 
 /// One directory for a group, and the host's side of one plugin at a time.
