@@ -16,6 +16,8 @@ use crate::cooling::Cooling;
 /// From the start of the plugin's process to the answer of `Init`. GitLab Runner gives this
 /// plugin's own start, `Init` and first `Update` a minute.
 const START_LIMIT: Duration = Duration::from_secs(45);
+/// How long a first start that fails is tried again.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(3);
 /// Waiting for a plugin that is started again: a list need not, calls to instances do.
 const UP_LIMIT: Duration = Duration::from_secs(2);
 const AGAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -103,22 +105,32 @@ impl Provider {
 
     /// Waits for its first start; what it says of its group.
     pub(crate) async fn first_start(&self) -> Result<GroupInfo, Error> {
-        let mut status = self.supervised.status();
-        let decided = status.wait_for(|status| !matches!(status, SupervisedStatus::Starting));
-        let why = match tokio::time::timeout(START_LIMIT, decided).await {
+        let why = match tokio::time::timeout(START_LIMIT, self.up()).await {
+            Ok(Ok(plugin)) => {
+                let mut info = plugin.info().clone();
+                info.max_size = info.max_size.min(self.max_instances.unwrap_or(u32::MAX));
+                self.fares().info = Some(info.clone());
+                return Ok(info);
+            }
+            Ok(Err(why)) => why,
             Err(_) => format!("its plugin did not start within {} s", START_LIMIT.as_secs()),
-            Ok(status) => match status.as_deref() {
-                Ok(SupervisedStatus::Up(plugin)) => {
-                    let mut info = plugin.info().clone();
-                    info.max_size = info.max_size.min(self.max_instances.unwrap_or(u32::MAX));
-                    self.fares().info = Some(info.clone());
-                    return Ok(info);
-                }
-                Ok(SupervisedStatus::Down(failure)) => first_line(failure),
-                _ => "its plugin was stopped".into(),
-            },
         };
         Err(Error::new(format!("provider {}: {why}", self.name)))
+    }
+
+    /// The plugin once it runs. A start that fails is tried again for a moment: plugins of a
+    /// predecessor of this one, which was killed, may be about to end.
+    async fn up(&self) -> Result<Arc<Plugin>, String> {
+        let mut status = self.supervised.status();
+        // An error is the end of supervision, which the status tells.
+        let _ = status.wait_for(|status| !matches!(status, SupervisedStatus::Starting)).await;
+        let is_up = |status: &SupervisedStatus| matches!(status, SupervisedStatus::Up(_));
+        let _ = tokio::time::timeout(PREDECESSOR_LIMIT, status.wait_for(is_up)).await;
+        match &*status.borrow() {
+            SupervisedStatus::Up(plugin) => Ok(Arc::clone(plugin)),
+            SupervisedStatus::Down(failure) => Err(first_line(failure)),
+            _ => Err("its plugin was stopped".into()),
+        }
     }
 
     /// Lists it anew. Where that fails the last list stays as it was.

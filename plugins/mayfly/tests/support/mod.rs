@@ -1,6 +1,8 @@
 //! A rig for one plugin with real plugins underneath, in a directory of its own.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/killing.rs"]
+pub(crate) mod killing;
 #[path = "../../../local/tests/support/logs.rs"]
 mod logs;
 #[path = "../../../local/tests/support/shared.rs"]
@@ -64,7 +66,8 @@ impl Rig {
         Self::new(&[("first", "sim", first), ("second", "sim", second)], more)
     }
 
-    fn marker(&self) -> String {
+    /// Text in the environment of the plugin and of all that it starts.
+    pub(crate) fn marker(&self) -> String {
         format!("MAYFLY_PLUGIN_RIG={}", self.directory.path().display())
     }
 
