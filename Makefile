@@ -1,6 +1,7 @@
 # make demo    build, then run this repository's own pipeline on local instances
 # make test    set up what the tests need, then run all of them
 # make build   release binaries, the agent inside of mayfly, in dist/
+# make aws     the provider for EC2 Auto Scaling groups, in dist/: AWS's SDK takes minutes and 8 GB
 # make sim     seeds of the simulated scheduler on all cores, SECONDS=600; fails with a replay command
 # make bench   the figures of docs/performance.md
 # make chaos   SEED=7 or SEEDS=1..50: kill everything at random, and prove that no job notices
@@ -15,7 +16,7 @@ REFERENCE := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown
 export MAYFLY_GIT_REVISION := $(REVISION)
 export MAYFLY_GIT_REF := $(REFERENCE)
 
-.PHONY: demo test quick-test chaos setup build agent docker static sim bench lint clean
+.PHONY: demo test quick-test chaos setup build agent docker aws static sim bench lint clean
 
 demo:
 	$(CARGO) build --locked -p manager -p agent -p fleeting-plugin-local
@@ -61,6 +62,12 @@ docker:
 		--target $(HOST_TARGET) --target-dir target/agent
 	mkdir -p dist
 	cp target/agent/$(HOST_TARGET)/release/fleeting-plugin-docker dist/
+
+# The provider for EC2 Auto Scaling groups, by itself: AWS's SDK takes minutes and 8 GB to build.
+aws:
+	$(CARGO) build --locked --profile aws -p fleeting-plugin-aws
+	mkdir -p dist
+	cp target/aws/fleeting-plugin-aws dist/
 
 # The same two for tests, fast to build. Prints where they are.
 static:
