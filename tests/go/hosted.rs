@@ -55,7 +55,7 @@ impl Hosted {
 
     /// Waits until neither the plugin nor its guard runs.
     pub(super) fn assert_nothing_runs(&self) {
-        let gone = processes::wait_until_gone(seconds(10), || processes::mentioning(&self.marker));
+        let gone = processes::wait_until_gone(seconds(60), || processes::mentioning(&self.marker));
         assert_eq!(gone, Ok(()));
     }
 }

@@ -21,6 +21,8 @@ func driveProvisioner(ctx context.Context, log hclog.Logger, group provider.Inst
 		fleeting.WithUpdateInterval(100*time.Millisecond),
 		fleeting.WithUpdateIntervalWhenExpecting(50*time.Millisecond),
 		fleeting.WithShutdownDeletionInterval(500*time.Millisecond),
+		// A busy machine needs more than the usual three.
+		fleeting.WithShutdownDeletionRetries(120),
 	)
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
