@@ -497,6 +497,7 @@ const PUBLISHER: Program = Program {
     folder: "artifact",
     package: "gitlab.com/gitlab-org/fleeting/fleeting-artifact/cmd/fleeting-artifact",
     name: "fleeting-artifact",
+    flags: &[],
 };
 
 #[test]
