@@ -129,6 +129,10 @@ fn gitlab_s_own_loop_drives_containers_too() {
     }
 }
 
+/// The checks that make a call and take its answer.
+const CALLS: [&str; 7] =
+    ["init", "update", "increase-answers", "connect-info", "heartbeat", "decrease", "shutdown"];
+
 /// What the manager does, as `mayfly plugin check` does it.
 #[test]
 fn every_call_of_each_of_our_plugins_under_our_own_host() {
@@ -151,13 +155,11 @@ fn every_call_of_each_of_our_plugins_under_our_own_host() {
             .expect("mayfly can be run");
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
-        let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
-        let answers: Vec<Value> = stdout.lines().map(parse).collect();
-        for call in
-            ["Init", "Update", "Increase", "ConnectInfo", "Heartbeat", "Decrease", "Shutdown"]
-        {
-            let is_good = |answer: &&Value| answer["call"] == call && answer["ok"] == true;
-            assert!(answers.iter().any(|it| is_good(&it)), "{name}: {call}: {stdout}");
+        let report: Value = serde_json::from_str(&stdout).expect("one document of JSON");
+        let checks = report["checks"].as_array().expect("checks");
+        for call in CALLS {
+            let is_good = |check: &&Value| check["id"] == call && check["outcome"] == "passed";
+            assert!(checks.iter().any(|check| is_good(&check)), "{name}: {call}: {stdout}");
         }
         case.assert_gone(&[]);
     }
