@@ -114,18 +114,20 @@ impl Fleet {
         self.over.remove(id);
         // On the first list all asks are those of before. It may have left something out.
         let is_early = age != ListAge::Late;
-        // What is leaving or given up this early may be of before, and run jobs. Whose ask
-        // it was that is gone already, nobody can tell: others may be still to come.
+        // What is leaving this early may be of before. Whose ask it was that is gone already,
+        // nobody can tell: others may be still to come.
         let is_gone = seen == Seen::Deleted;
-        let is_suspect = is_gone || is_early && matches!(seen, Seen::Leaving | Seen::Timeout);
-        if is_suspect && ask::doubt(self.asks.iter_mut(), 1, now) > 0 && seen.is_over() {
+        let is_suspect = is_gone || is_early && seen == Seen::Leaving;
+        if is_suspect && ask::doubt(self.asks.iter_mut(), 1, now) > 0 && is_gone {
             self.creation.boot_failed(now);
         }
         if is_gone {
             return;
         }
         let ask = (!is_suspect).then(|| ask::credit(&mut self.asks)).flatten();
+        // One that is given up this early may be of before, too, and run jobs.
         let origin = match &ask {
+            Some(_) if is_early && seen == Seen::Timeout => Origin::Unrecorded,
             Some(_) => Origin::Asked,
             None if is_early => Origin::Unrecorded,
             None => Origin::Unexpected,

@@ -161,6 +161,5 @@ impl Sim {
 /// Soon after the start nobody can tell whether what is over when it is first listed was
 /// asked for: it is believed to have been.
 fn over_at_first(list: &[(InstanceId, Seen)], known: &BTreeSet<InstanceId>) -> usize {
-    let is_over = |seen: &Seen| matches!(seen, Seen::Deleted | Seen::Timeout);
-    list.iter().filter(|(id, seen)| is_over(seen) && !known.contains(id)).count()
+    list.iter().filter(|(id, seen)| *seen == Seen::Deleted && !known.contains(id)).count()
 }
