@@ -158,8 +158,10 @@ fn every_call_of_each_of_our_plugins_under_our_own_host() {
         let report: Value = serde_json::from_str(&stdout).expect("one document of JSON");
         let checks = report["checks"].as_array().expect("checks");
         for call in CALLS {
-            let is_good = |check: &&Value| check["id"] == call && check["outcome"] == "passed";
-            assert!(checks.iter().any(|check| is_good(&check)), "{name}: {call}: {stdout}");
+            let check = checks.iter().find(|check| check["id"] == call).expect("it is known");
+            // A script without heartbeats says so.
+            let is_missing = call == "heartbeat" && check["outcome"] == "not_applicable";
+            assert!(is_missing || check["outcome"] == "passed", "{name}: {check}");
         }
         case.assert_gone(&[]);
     }
