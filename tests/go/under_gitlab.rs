@@ -136,7 +136,8 @@ const CALLS: [&str; 7] =
 /// What the manager does, as `mayfly plugin check` does it.
 #[test]
 fn every_call_of_each_of_our_plugins_under_our_own_host() {
-    for name in NAMES {
+    // The test plugin forgets its machines with its process, which the check does not take.
+    for name in NAMES.into_iter().filter(|name| *name != "static-test") {
         let case = match Case::of(name) {
             Ok(case) => case,
             Err(missing) => {
