@@ -75,10 +75,11 @@ static:
 		-p agent -p fleeting-plugin-docker --target $(HOST_TARGET) --target-dir target/static
 	@echo target/static/$(HOST_TARGET)/debug
 
+PROVIDERS := fleeting-plugin-local fleeting-plugin-mayfly fleeting-plugin-script fleeting-plugin-sim
 build: agent docker
 	MAYFLY_AGENTS=$(CURDIR)/dist/agents $(CARGO) build --locked --release -p manager
-	$(CARGO) build --locked --release -p fleeting-plugin-local
-	cp target/release/mayfly target/release/fleeting-plugin-local dist/
+	$(CARGO) build --locked --release $(PROVIDERS:%=-p %)
+	cp target/release/mayfly $(PROVIDERS:%=target/release/%) dist/
 
 SECONDS ?= 600
 sim:
