@@ -31,6 +31,11 @@ pub fn pause(failures: u32, asked: Option<Duration>, share: f64) -> Duration {
     base.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0))
 }
 
+/// Whether a call that failed with this HTTP status may succeed later.
+pub fn may_pass(status: u16) -> bool {
+    status >= 500 || matches!(status, 408 | 429)
+}
+
 /// The value of a `Retry-After` header in seconds; a date is not understood.
 pub fn retry_after(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
@@ -116,7 +121,7 @@ impl Answer {
 
     /// Whether the same call may succeed later, of one that failed.
     pub fn may_pass(&self) -> bool {
-        self.status >= 500 || matches!(self.status, 408 | 429)
+        may_pass(self.status)
     }
 
     /// To an update that says that the job runs; `None` is a failure.

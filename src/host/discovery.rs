@@ -57,8 +57,9 @@ pub fn find(name: &str, beside: Option<&Path>) -> Result<PathBuf, FindError> {
         .ok_or(FindError::NotFound { name: name.into(), binary, directory: install_dir })
 }
 
-/// `FLEETING_PLUGIN_PATH`, else `~/.config/fleeting/plugins`, as in GitLab Runner.
-fn install_dir() -> PathBuf {
+/// Where plugins are installed: `FLEETING_PLUGIN_PATH`, else `~/.config/fleeting/plugins`, as in GitLab Runner.
+#[must_use]
+pub fn install_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("FLEETING_PLUGIN_PATH").filter(|dir| !dir.is_empty()) {
         return dir.into();
     }

@@ -15,7 +15,7 @@ mod process;
 mod supervise;
 
 pub use client::CallError;
-pub use discovery::{FindError, find};
+pub use discovery::{FindError, find, install_dir};
 pub use failure::{StartCause, StartError};
 pub use guard::run_guard_if_asked;
 pub use launch::{Launch, Plugin};

@@ -287,10 +287,7 @@ async fn failure(response: Response) -> ApiError {
     let retry_after = retry_after.and_then(job::report::retry_after);
     match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => ApiError::Forbidden(status),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            ApiError::Temporary { what: format!("the server answered {status}"), retry_after }
-        }
-        status if status.is_server_error() => {
+        status if job::report::may_pass(status.as_u16()) => {
             ApiError::Temporary { what: format!("the server answered {status}"), retry_after }
         }
         status => {

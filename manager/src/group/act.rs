@@ -10,7 +10,7 @@ use scheduler::plan::{Reason, Step};
 use super::{Group, Inner};
 use crate::connect::Connection;
 use crate::history::Event;
-use crate::state::AskRecord;
+use crate::state::{AskRecord, InstanceRecord};
 
 impl Group {
     /// Returns whether something was asked of the provider.
@@ -102,14 +102,18 @@ impl Group {
         };
         self.connections_changed.notify_waiters();
         self.changed.notify_one();
-        if let Some(record) = record {
-            let (state, key, id) = (self.state.clone(), self.key.clone(), id.0.clone());
-            self.tasks.spawn(async move {
-                if let Err(error) = state.put_instance(&key, &id, &record).await {
-                    tracing::error!(%error, "cannot write down that an instance drains");
-                }
-            });
-        }
+        self.write_down(id, record);
+    }
+
+    /// Keeps an instance's changed record, if it has one, for the next process.
+    pub(super) fn write_down(&self, id: &InstanceId, record: Option<InstanceRecord>) {
+        let Some(record) = record else { return };
+        let (state, key, id) = (self.state.clone(), self.key.clone(), id.0.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = state.put_instance(&key, &id, &record).await {
+                tracing::error!(%error, "cannot write down whether an instance drains");
+            }
+        });
     }
 
     fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) {

@@ -54,12 +54,12 @@ impl Group {
         let now = self.now().moment;
         let record = {
             let mut inner = self.lock();
+            let kept = inner.fleet.keep(&id, now);
             let instance = inner.fleet.instance(&id)?;
-            if let Some(why) = why_not_kept(instance) {
-                return Some(Err(why));
+            if !kept {
+                return Some(Err(why_not_kept(instance)));
             }
-            inner.fleet.keep(&id, now);
-            let doomed = inner.fleet.instance(&id).and_then(Instance::doomed);
+            let doomed = instance.doomed();
             inner.records.get_mut(&id).map(|record| {
                 record.doomed = doomed.map_or("", Reason::as_str).to_owned();
                 record.clone()
@@ -69,14 +69,7 @@ impl Group {
         self.tell(Event::InstanceKept { instance: id.0.clone() });
         self.capacity_changed.notify_waiters();
         self.changed.notify_one();
-        if let Some(record) = record {
-            let (state, key) = (self.state.clone(), self.key.clone());
-            self.tasks.spawn(async move {
-                if let Err(error) = state.put_instance(&key, &id.0, &record).await {
-                    tracing::error!(%error, "cannot write down that an instance is kept");
-                }
-            });
-        }
+        self.write_down(&id, record);
         Some(Ok(()))
     }
 
@@ -98,19 +91,18 @@ impl Group {
     }
 }
 
-/// Why an instance cannot be kept; nothing if it can.
-fn why_not_kept(instance: &Instance) -> Option<String> {
+/// Why an instance was not kept.
+fn why_not_kept(instance: &Instance) -> String {
     let id = instance.id();
     match (instance.phase(), instance.drain_reason()) {
-        (Phase::Deleting, _) => Some(format!("{id} is being deleted already")),
+        (Phase::Deleting, _) => format!("{id} is being deleted already"),
         (Phase::Draining, Some(Reason::Operator)) => {
-            let is_lost = instance.lost_since().is_some() || instance.is_cut_off();
-            is_lost.then(|| format!("the connection to {id} is lost; ask again when it is back"))
+            format!("the connection to {id} is lost; ask again when it is back")
         }
         (Phase::Draining, reason) => {
             let why = reason.map_or("another reason", Reason::as_str);
-            Some(format!("{id} drains for {why}, which an operator does not take back"))
+            format!("{id} drains for {why}, which an operator does not take back")
         }
-        _ => Some(format!("{id} does not drain")),
+        _ => format!("{id} does not drain"),
     }
 }

@@ -51,13 +51,9 @@ pub(super) struct Guard {
 }
 
 impl Layout {
-    /// `FLEETING_PLUGIN_PATH`, else `~/.config/fleeting/plugins`, as in GitLab Runner.
+    /// Where plugins are looked for, too.
     pub(crate) fn of_user() -> Self {
-        if let Some(dir) = std::env::var_os("FLEETING_PLUGIN_PATH").filter(|dir| !dir.is_empty()) {
-            return Self { root: absolute(Path::new(&dir)) };
-        }
-        let home = std::env::var_os("HOME").unwrap_or_default();
-        Self { root: absolute(&Path::new(&home).join(".config/fleeting/plugins")) }
+        Self { root: absolute(&mayfly_plugin::host::install_dir()) }
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -1,13 +1,15 @@
 //! A rig for one plugin before a moto server of this process, with groups of its own.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[path = "../../../local/tests/support/logs.rs"]
+mod logs;
 mod moto;
 mod proxy;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region};
@@ -18,9 +20,12 @@ use mayfly_plugin::{InstanceState, InstanceStatus, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use logs::{await_log, logs};
 pub(crate) use proxy::{Fault, Proxy};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+/// The SDK's traces would be seen.
+pub(crate) const LOG_LEVEL: tracing::Level = tracing::Level::TRACE;
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const RUNNING: InstanceState = InstanceState::Running;
 /// Of no account.
@@ -217,29 +222,6 @@ pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// What plugins log in this test process, from now on.
-pub(crate) fn logs() -> &'static Mutex<String> {
-    static LOGS: Mutex<String> = Mutex::new(String::new());
-    struct Writer;
-    impl std::io::Write for Writer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.push_str(&String::from_utf8_lossy(bytes));
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    // A second call finds it done.
-    let _ = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(|| Writer)
-        .try_init();
-    &LOGS
-}
-
 /// Everything that the plugin asked of AWS is in the policy that it prints.
 pub(crate) fn assert_in_policy(rig: &Rig) {
     let output =
@@ -254,13 +236,4 @@ pub(crate) fn assert_in_policy(rig: &Rig) {
     for action in actions {
         assert!(policy.contains(&format!(":{action}\"")), "{action} is not in {policy}");
     }
-}
-
-/// Waits until a plugin has logged a text.
-pub(crate) async fn await_log(text: &str) {
-    until(async || {
-        let logs = logs().lock().unwrap_or_else(PoisonError::into_inner);
-        logs.contains(text).then_some(())
-    })
-    .await;
 }

@@ -29,6 +29,7 @@ pub(crate) use ssh::{Client, drain};
 pub(crate) use shared::{kill, processes_with, until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LOG_LEVEL: tracing::Level = tracing::Level::DEBUG;
 pub(crate) const BUSYBOX: &str = "mayfly-test/busybox";
 pub(crate) const DEBIAN: &str = "mayfly-test/debian";
 

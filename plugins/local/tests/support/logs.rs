@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::LIMIT;
+use super::{LIMIT, LOG_LEVEL};
 
 /// What plugins log in this test process, from now on.
 pub(crate) fn logs() -> &'static Mutex<String> {
@@ -22,7 +22,7 @@ pub(crate) fn logs() -> &'static Mutex<String> {
     // A second call finds it done.
     let _ = tracing_subscriber::fmt()
         .with_ansi(false)
-        .with_max_level(tracing::Level::DEBUG)
+        .with_max_level(LOG_LEVEL)
         .with_writer(|| Writer)
         .try_init();
     &LOGS

@@ -24,6 +24,7 @@ pub(crate) use ssh::Client;
 
 pub(crate) use shared::{kill, processes_with, until};
 
+pub(crate) const LOG_LEVEL: tracing::Level = tracing::Level::DEBUG;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// One directory for everything, and the host's side of one plugin at a time.
