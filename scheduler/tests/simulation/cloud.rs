@@ -190,7 +190,7 @@ impl Sim {
             self.cloud.under_way.insert(by, n);
         }
         for _ in 0..n {
-            let born = self.dice.between(0, 2_000.min(shows_by));
+            let born = self.dice.between(0, self.setup.pace.born.min(shows_by));
             let late = self.dice.between(self.setup.pace.shows.0, self.setup.pace.shows.1);
             let shows = (born + late).min(shows_by);
             let made = Made { by: Some(by), listed_from: self.at + shows };

@@ -166,6 +166,8 @@ pub(crate) struct Pace {
     pub(crate) list: (Ms, Ms),
     pub(crate) call: (Ms, Ms),
     pub(crate) boot: (Ms, Ms),
+    /// Longest time from a call to its instances being made.
+    pub(crate) born: Ms,
     /// From being made to being listed.
     pub(crate) shows: (Ms, Ms),
     pub(crate) prepare: (Ms, Ms),
@@ -187,6 +189,8 @@ pub(crate) struct Setup {
     pub(crate) pace: Pace,
     pub(crate) timeline: Vec<(Ms, Disturbance)>,
     pub(crate) arrivals: Vec<(Ms, Ms)>,
+    /// Jobs in all, those included that come between deciding and acting.
+    pub(crate) most_jobs: usize,
     pub(crate) heal_at: Ms,
     pub(crate) deletes_all: bool,
     pub(crate) ends_early: bool,
@@ -218,6 +222,7 @@ impl Setup {
             pace,
             timeline,
             arrivals: arrivals(dice, heal_at),
+            most_jobs: 250,
             heal_at,
             deletes_all: dice.chance(0.2),
             ends_early: dice.chance(0.15),
@@ -234,6 +239,7 @@ fn pace(dice: &mut Dice) -> Pace {
         list: (list, list * 3),
         call: (20, dice.spread(100, 10 * SECOND)),
         boot: (boot, boot * 2),
+        born: 2 * SECOND,
         shows: (0, shows),
         prepare: (20, dice.spread(100, 10 * SECOND)),
         vanish: (vanish, vanish * 2),

@@ -39,6 +39,8 @@ pub(crate) struct Watch {
     pub(crate) events: u64,
     pub(crate) at_once: u64,
     pub(crate) rounds: u64,
+    /// When a job began last.
+    pub(crate) last_begin: Ms,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) idle_drained_at: Option<Ms>,
     pub(crate) settle_by: Ms,

@@ -19,7 +19,6 @@ const REMEMBER_AFTER: Ms = 200;
 const ARMED_LIMIT: Ms = 5 * SECOND;
 const PLACEMENTS: usize = 5;
 const SLOT_FAILURES: u32 = 2;
-const MOST_JOBS: usize = 250;
 
 /// Where a job stands at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +108,7 @@ impl Gitlab {
 
 impl Sim {
     pub(crate) fn arrive(&mut self, runs: Ms) {
-        if self.gitlab.jobs.len() >= MOST_JOBS || self.healed {
+        if self.gitlab.jobs.len() >= self.setup.most_jobs || self.healed {
             return;
         }
         let id = self.gitlab.jobs.len() as JobId;
@@ -331,6 +330,7 @@ impl Sim {
             self.broken("I4 no job runs twice", format!("job {job} starts again on {id}"));
         }
         self.tell(|| format!("job {job} begins on {id} slot {slot}"));
+        self.watch.last_begin = self.at;
         self.after(runs, Event::JobEnds(id, slot, job));
     }
 

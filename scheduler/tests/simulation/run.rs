@@ -108,7 +108,7 @@ pub(crate) struct Outcome {
 
 /// Lives one seed. `aloud` prints every event.
 pub(crate) fn live(seed: u64, aloud: bool) -> Outcome {
-    let mut sim = Sim::new(seed, aloud);
+    let mut sim = Sim::drawn(seed, aloud);
     let lived = catch_unwind(AssertUnwindSafe(|| sim.run()));
     if let Err(panic) = lived {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -125,9 +125,18 @@ pub(crate) fn live(seed: u64, aloud: bool) -> Outcome {
 }
 
 impl Sim {
-    fn new(seed: u64, aloud: bool) -> Self {
+    fn drawn(seed: u64, aloud: bool) -> Self {
         let mut dice = Dice::new(seed);
         let setup = Setup::draw(&mut dice);
+        Self::new(seed, dice, setup, aloud)
+    }
+
+    /// The history of this very setup.
+    pub(crate) fn of(seed: u64, setup: Setup, aloud: bool) -> Self {
+        Self::new(seed, Dice::new(seed), setup, aloud)
+    }
+
+    fn new(seed: u64, dice: Dice, setup: Setup, aloud: bool) -> Self {
         let mut sim = Self {
             seed,
             at: 0,
@@ -164,7 +173,7 @@ impl Sim {
         self.queue.push(Timed(self.at + delay, self.scheduled, event));
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         if self.aloud {
             println!("limits {:?}\npolicies {:?}", self.setup.limits, self.setup.policies);
         }
@@ -350,7 +359,7 @@ impl Sim {
         self.story.push_back(line);
     }
 
-    fn report(&self, broken: &Broken) -> String {
+    pub(crate) fn report(&self, broken: &Broken) -> String {
         let story: Vec<&str> = self.story.iter().map(String::as_str).collect();
         format!(
             "{}\n  {}\n  seed {}, simulated time {:.3} s, the last events:\n{}\n  replay: MAYFLY_SIM_SEED={} cargo test -p scheduler --test simulation -- --nocapture",
