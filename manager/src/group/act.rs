@@ -13,7 +13,7 @@ use crate::history::Event;
 use crate::state::{AskRecord, InstanceRecord};
 
 impl Group {
-    /// Returns whether something was asked of the provider.
+    /// Returns whether something new was asked of the provider, which may show soon.
     pub(super) fn act(self: &Arc<Self>, plan: &Plan) -> bool {
         let mut asked = false;
         for step in &plan.steps {
@@ -24,10 +24,7 @@ impl Group {
                 }
                 Step::Prepare { id } => self.prepare(id),
                 Step::Drain { id, reason } => self.drain(id, *reason),
-                Step::Delete { instances } => {
-                    self.delete(instances);
-                    asked = true;
-                }
+                Step::Delete { instances } => asked |= self.delete(instances),
                 Step::GiveUp { ask } => self.give_up(*ask),
             }
         }
@@ -116,16 +113,21 @@ impl Group {
         });
     }
 
-    fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) {
+    /// Returns whether one of them was not asked for before.
+    fn delete(self: &Arc<Self>, instances: &[(Vacant, Reason)]) -> bool {
         let now = self.now().moment;
         // Between deciding and acting a job may have taken a slot: only who is vacant
         // still is deleted.
         let mut vacant = Vec::new();
         let mut connections = Vec::new();
+        let mut is_new = false;
         {
             let mut inner = self.lock();
             for (candidate, reason) in instances {
-                if inner.fleet.vacant(candidate.id()).is_some() {
+                if let Some(instance) = inner.fleet.instance(candidate.id())
+                    && inner.fleet.vacant(candidate.id()).is_some()
+                {
+                    is_new |= instance.delete_call().is_none();
                     tracing::info!(instance = %candidate.id(), reason = reason.as_str(), "deleting instance");
                     let (instance, word) = (candidate.id().0.clone(), reason.as_str().into());
                     self.tell(Event::InstanceDeleting { instance, reason: word });
@@ -136,7 +138,7 @@ impl Group {
             inner.fleet.deleting(&vacant, now);
         }
         if vacant.is_empty() {
-            return;
+            return false;
         }
         let group = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -153,6 +155,7 @@ impl Group {
             group.lock().fleet.deletion_answered(&vacant, &accepted, now);
             group.changed.notify_one();
         });
+        is_new
     }
 
     fn give_up(self: &Arc<Self>, ask: AskId) {

@@ -227,10 +227,7 @@ impl Sim {
                 }
                 Step::Prepare { id } => self.prepare(id),
                 Step::Drain { id, reason } => self.drain(id, *reason),
-                Step::Delete { instances } => {
-                    self.delete(instances);
-                    asked = true;
-                }
+                Step::Delete { instances } => asked |= self.delete(instances),
                 Step::GiveUp { ask } => {
                     self.tell(|| format!("gives ask {} up", ask.0));
                     let now = self.now().moment;
@@ -359,7 +356,8 @@ impl Sim {
         self.changed();
     }
 
-    fn delete(&mut self, instances: &[(Vacant, Reason)]) {
+    /// Whether one of them was not asked for before.
+    fn delete(&mut self, instances: &[(Vacant, Reason)]) -> bool {
         let (now, process) = (self.now().moment, self.process);
         let fleet = &self.shell().fleet;
         let vacant: Vec<Vacant> = instances
@@ -368,19 +366,23 @@ impl Sim {
             .map(|(candidate, _)| candidate.clone())
             .collect();
         let ids: Vec<InstanceId> = vacant.iter().map(|vacant| vacant.id().clone()).collect();
+        let is_new =
+            |id: &InstanceId| fleet.instance(id).is_some_and(|it| it.delete_call().is_none());
+        let any_new = ids.iter().any(is_new);
         for (candidate, reason) in instances.iter().filter(|(it, _)| ids.contains(it.id())) {
             self.check_delete(candidate.id(), *reason);
             self.shell().connections.remove(candidate.id());
         }
         self.shell().fleet.deleting(&vacant, now);
         if ids.is_empty() {
-            return;
+            return false;
         }
         self.tell(|| format!("deletes {}", names(&ids)));
         self.watch.called(self.at);
         let sent = self.at >= self.cloud.plugin_down_until;
         let delay = self.dice.between(1, 50);
         self.after(delay, Event::DeleteReaches(process, ids, sent));
+        any_new
     }
 
     pub(crate) fn delete_answered(&mut self, asked: &[InstanceId], accepted: &[InstanceId]) {
