@@ -148,6 +148,7 @@ pub(crate) fn begin(
             return done(make_directories(plan, prepare), prepared(prepare));
         }
         Action::Cleanup(_) => return done(remove_files(plan), String::new()),
+        Action::Furnish(_) | Action::Clear(_) => return done(Ok(()), String::new()),
     };
     let waiting = if work == Work::Shell { ahead.take() } else { None };
     match waiting.map_or_else(|| Running::start(place, work), Ok) {

@@ -2,11 +2,13 @@
 //!
 //! The types are those of the wire, `proto/agent.proto`; their meaning is told there.
 
+pub use crate::wire::generated::container_work::Work;
 pub use crate::wire::generated::stage::Action;
 pub use crate::wire::generated::transfer::What;
 pub use crate::wire::generated::{
-    Archive, Cleanup, Download, File, Plan, Prepare, Report, Role, Script, Source, Stage,
-    TraceOptions, Transfer, Upload, When,
+    Archive, Cleanup, Clear, Container, ContainerWork, Containers, Download, File, Furnish, Login,
+    Network, Plan, Prepare, PullPolicy, Report, Role, Script, Service, Source, Stage, TraceOptions,
+    Transfer, Upload, When,
 };
 
 impl Plan {

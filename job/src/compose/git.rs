@@ -65,7 +65,8 @@ pub(super) fn stage(context: &Context<'_>) -> Stage {
         }
         Strategy::Clone | Strategy::Fetch => Some(script(context, &strategy)),
     };
-    let action = action.map(|shell| Action::Script(Script { text: shell.finish() }));
+    let action =
+        action.map(|shell| Action::Script(Script { text: shell.finish(), of_agent: true }));
     let title = "Getting source from Git repository";
     let mut stage = Stage::new("get_sources", title, Role::Sources, action);
     stage.attempts = context.attempts("GET_SOURCES_ATTEMPTS");

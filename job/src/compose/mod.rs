@@ -4,6 +4,7 @@
 //! and reads as its author knows it. What a stage does is decided here; where it runs is
 //! not: scripts are plain text for a shell, everything else is an action by name.
 
+pub mod docker;
 mod environment;
 mod git;
 mod shell;
@@ -71,6 +72,8 @@ pub struct Runner {
     pub server: Server,
     /// `artifact.upload_timeout`; zero is an hour.
     pub upload_timeout: Duration,
+    /// `[runners.docker]` of a `docker-autoscaler`; `None` runs stages as processes.
+    pub docker: Option<docker::Docker>,
 }
 
 /// The server that a job talks to by itself.
@@ -214,7 +217,7 @@ impl Context<'_> {
             shell.commands(&step.script);
             shell.hook(&self.runner.post_build_script);
             let title = format!("Executing \"{name}\" stage of the job script");
-            let action = Action::Script(Script { text: shell.finish() });
+            let action = Action::Script(Script { text: shell.finish(), of_agent: false });
             let mut stage = Stage::new(&name, title, Role::Step, action);
             if !self.job.cache.is_empty() {
                 stage.notes = format!(
@@ -235,7 +238,7 @@ impl Context<'_> {
         let mut shell = self.shell();
         shell.notice("Running after script...");
         shell.commands(&step.script);
-        let action = Action::Script(Script { text: shell.finish() });
+        let action = Action::Script(Script { text: shell.finish(), of_agent: false });
         Some(Stage::new("after_script", "Running after_script", Role::AfterScript, action))
     }
 

@@ -255,6 +255,7 @@ fn engine(
             ca_certificates: ca_certificates.to_vec(),
             user_agent: crate::USER_AGENT.into(),
         },
+        docker: None,
         upload_timeout: entry.artifact.upload_timeout.unwrap_or_default().0,
     }
 }

@@ -113,15 +113,15 @@ pub enum Answer {
 }
 
 impl Ask {
-    /// The provider accepted so many. Returns how many instances of others were taken for
-    /// its own while the call was under way.
+    /// The provider accepted so many. Returns for how many asks after it wait in vain: more
+    /// were taken for its own, or doubted, than it ever has.
     pub(super) fn accept(&mut self, accepted: u32, now: Moment) -> u32 {
-        let seen = self.seen();
+        let (seen, owed) = (self.seen(), self.owed());
         self.outstanding = self.outstanding.min(accepted.saturating_sub(seen));
         self.doubtful = self.doubtful.min(self.outstanding);
         self.answer = Answer::Accepted;
         self.at = now;
-        seen.saturating_sub(accepted)
+        owed.saturating_sub(accepted)
     }
 }
 
