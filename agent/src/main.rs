@@ -9,6 +9,7 @@ mod alone;
 mod attach;
 mod audience;
 mod clock;
+mod containers;
 mod descendants;
 mod http;
 mod listener;
@@ -27,6 +28,8 @@ use std::process::ExitCode;
 
 /// The role that moves artifacts, a child of the `job` role.
 const TRANSFER: &str = "transfer";
+/// The role that drives the containers of a job for one stage, likewise.
+const CONTAINERS: &str = "containers";
 /// The role that tells the server of a job without a manager, another such child.
 const REPORT: &str = "report";
 
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         [TRANSFER] => transfer::run(),
+        [CONTAINERS] => containers::run(),
+        [containers::OWN, dir, user, group] => containers::own(dir, user, group),
         [REPORT] => report::run(),
         ["version" | "--version"] => {
             println!("mayfly-agent {}", env!("CARGO_PKG_VERSION"));

@@ -4,12 +4,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::ChildStdin;
 use std::time::{Duration, Instant};
 
-use job::place::{Place, Process, Processes, Work};
+use job::outcome::Outcome;
+use job::place::{InContainers, Place, Process, Processes, Work};
 use job::plan::{Action, File, Plan, Prepare};
 use job::sequence::{Ended, Status};
 use prost::Message as _;
@@ -21,30 +21,42 @@ use crate::descendants::Reaper;
 
 /// Time between asking a stage to stop and killing it.
 const GRACE: Duration = Duration::from_secs(5);
+/// A verdict is a sentence or two.
+const LONGEST_VERDICT: usize = 64 * 1024;
 
-/// The instance itself.
-pub(crate) fn place() -> Processes {
-    Processes {
+/// Where the stages of a plan run: on the instance itself, or in its containers.
+pub(crate) fn place(plan: &Plan) -> Box<dyn Place> {
+    let processes = Processes {
         home: std::env::var_os("HOME").map_or_else(|| "/".into(), PathBuf::from),
         agent: "/proc/self/exe".into(),
         transfer_role: crate::TRANSFER,
+    };
+    match plan.containers.clone() {
+        None => Box::new(processes),
+        Some(containers) => {
+            let role = crate::CONTAINERS;
+            Box::new(InContainers { processes, containers, role, began: false.into() })
+        }
     }
 }
 
 /// A process of a stage.
 pub(crate) struct Running {
+    work: Work,
     pid: Pid,
     /// Readable once the process ended; absent on kernels without pidfds.
     pub(crate) pidfd: Option<OwnedFd>,
     input: Option<Input>,
     /// What it prints; never blocks. Taken when its stage begins.
     pub(crate) output: Option<OwnedFd>,
+    /// Where it may say more than by its exit status.
+    verdict: Option<OwnedFd>,
     /// When it is killed, once it was asked to stop.
     pub(crate) kill_at: Option<Instant>,
 }
 
 struct Input {
-    stdin: ChildStdin,
+    stdin: OwnedFd,
     bytes: Vec<u8>,
     written: usize,
 }
@@ -53,11 +65,11 @@ impl Running {
     fn start(place: &dyn Place, work: Work) -> io::Result<Self> {
         let (output, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         set_nonblocking(&output)?;
-        let Process { pid, stdin } = place.start(work, writer)?;
+        let Process { pid, stdin, verdict } = place.start(work, writer)?;
         set_nonblocking(&stdin)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
         let input = Some(Input { stdin, bytes: Vec::new(), written: 0 });
-        Ok(Self { pid, pidfd, input, output: Some(output), kill_at: None })
+        Ok(Self { work, pid, pidfd, input, output: Some(output), verdict, kill_at: None })
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -87,10 +99,14 @@ impl Running {
             }
         }
         self.input = None;
+        if let Some(verdict) = &self.verdict {
+            // What is kept of the socket would keep its writing end open.
+            let _ = rustix::net::shutdown(verdict, rustix::net::Shutdown::Write);
+        }
     }
 
     /// The input's end to watch, while there is input left.
-    pub(crate) fn wants(&self) -> Option<&ChildStdin> {
+    pub(crate) fn wants(&self) -> Option<&OwnedFd> {
         self.input.as_ref().map(|input| &input.stdin)
     }
 
@@ -102,8 +118,21 @@ impl Running {
 
     /// How the process ended, if it did.
     pub(crate) fn ended(&self, reaper: &mut Reaper) -> Option<Ended> {
-        reaper.end_of(self.pid).map(ended)
+        let ended = reaper.end_of(self.pid).map(ended)?;
+        Some(self.verdict.as_ref().and_then(read_verdict).map_or(ended, Ended::Failed))
     }
+}
+
+/// What a process said before it ended; never blocks.
+fn read_verdict(socket: &OwnedFd) -> Option<Outcome> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    while bytes.len() < LONGEST_VERDICT
+        && let Ok(read @ 1..) = rustix::io::read(socket, &mut buffer)
+    {
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    if bytes.is_empty() { None } else { Outcome::decode(bytes.as_slice()).ok() }
 }
 
 /// A shell's convention: 128 and the number of the signal.
@@ -116,10 +145,22 @@ fn ended(status: WaitStatus) -> Ended {
     }
 }
 
-/// Starts the shell of the first script before it is needed.
+/// Starts the first process of the plan before it is needed.
 pub(crate) fn start_ahead(plan: &Plan, place: &dyn Place) -> Option<Running> {
-    let needs_shell = plan.stages.iter().any(|s| matches!(s.action, Some(Action::Script(_))));
-    needs_shell.then(|| Running::start(place, Work::Shell).ok()).flatten()
+    let work = plan.stages.iter().find_map(|stage| stage.action.as_ref().and_then(work_of))?;
+    Running::start(place, work).ok()
+}
+
+/// What of an action is a process's; `None` where the agent does it by itself.
+fn work_of(action: &Action) -> Option<Work> {
+    match action {
+        Action::Script(script) if script.of_agent => Some(Work::AgentShell),
+        Action::Script(_) => Some(Work::Shell),
+        Action::Transfer(_) => Some(Work::Transfer),
+        Action::Furnish(_) => Some(Work::Furnish),
+        Action::Clear(_) => Some(Work::Clear),
+        Action::Prepare(_) | Action::Cleanup(_) => None,
+    }
 }
 
 /// A begun stage.
@@ -138,22 +179,25 @@ pub(crate) fn begin(
     place: &dyn Place,
     ahead: &mut Option<Running>,
 ) -> Begun {
-    let (work, input) = match action {
+    let input = match action {
         Action::Script(script) => {
-            let text = format!("export CI_JOB_STATUS={}\n{}", status.as_str(), script.text);
-            (Work::Shell, text.into_bytes())
+            format!("export CI_JOB_STATUS={}\n{}", status.as_str(), script.text).into_bytes()
         }
-        Action::Transfer(transfer) => (Work::Transfer, transfer.encode_to_vec()),
+        Action::Transfer(transfer) => transfer.encode_to_vec(),
+        Action::Furnish(_) => Vec::new(),
+        Action::Clear(_) => plan.temp_dir().into_bytes(),
         Action::Prepare(prepare) => {
             return done(make_directories(plan, prepare), prepared(prepare));
         }
         Action::Cleanup(_) => return done(remove_files(plan), String::new()),
-        Action::Furnish(_) | Action::Clear(_) => return done(Ok(()), String::new()),
     };
-    let waiting = if work == Work::Shell { ahead.take() } else { None };
+    let Some(work) = work_of(action) else {
+        return done(Ok(()), String::new());
+    };
+    let waiting = ahead.take_if(|ahead| ahead.work == work);
     match waiting.map_or_else(|| Running::start(place, work), Ok) {
         Ok(mut running) => {
-            running.feed(input);
+            running.feed(place.input(work, input));
             Begun::Process(running)
         }
         Err(error) => Begun::Done(Ended::Broken(format!("cannot start: {error}")), String::new()),
@@ -185,6 +229,9 @@ fn make_directories(plan: &Plan, prepare: &Prepare) -> io::Result<()> {
     for file in &plan.files {
         write_secret(&temp_dir, file)?;
     }
+    if plan.containers.is_some() {
+        open_to_containers(plan, &temp_dir)?;
+    }
     Ok(())
 }
 
@@ -193,6 +240,18 @@ fn write_secret(dir: &Path, file: &File) -> io::Result<()> {
     let path = dir.join(&file.name);
     let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     out.write_all(&file.content)
+}
+
+/// Whoever the user in the container is reads and writes the job's files, as under GitLab
+/// Runner. On the instance nobody else gets there: `outside` lies in a directory of ours.
+fn open_to_containers(plan: &Plan, temp_dir: &Path) -> io::Result<()> {
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let root = plan.containers.as_ref().map_or("", |containers| &containers.outside);
+    let dirs = Path::new(&plan.project_dir).ancestors();
+    for dir in dirs.take_while(|dir| dir.starts_with(root)).chain([temp_dir]) {
+        open(dir, 0o777)?;
+    }
+    plan.files.iter().try_for_each(|file| open(&temp_dir.join(&file.name), 0o666))
 }
 
 fn remove_files(plan: &Plan) -> io::Result<()> {

@@ -59,9 +59,9 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
         Err(error) => return refuse(&error.to_string(), false),
     };
     let mut reaper = Reaper::adopt_orphans();
-    let place = stage::place();
+    let place = stage::place(&plan);
     // A shell that is up already saves the job its start.
-    let ahead = stage::start_ahead(&plan, &place);
+    let ahead = stage::start_ahead(&plan, &*place);
     say(from_agent::Message::Armed(Armed {}))?;
     if !manager.go()? {
         drop(ahead);
@@ -77,7 +77,7 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     if let Some(ahead) = &ahead {
         reaper.expect(ahead.pid());
     }
-    let hands = Hands { place: Box::new(place), ahead, reaper };
+    let hands = Hands { place, ahead, reaper };
     Supervisor::new(plan, store, hands, listener).run(slot);
     Ok(ExitCode::SUCCESS)
 }

@@ -123,6 +123,7 @@ impl Agent {
             slot: 0,
             arch: "amd64".into(),
             via: "test".into(),
+            has_git: true,
         };
         let mut plan = compose(job, runner, &instance).expect("a plan");
         plan.protocol = 1;

@@ -32,9 +32,15 @@ pub struct Job {
     /// `script`, `after_script`, and whatever else there may come.
     #[serde(default, deserialize_with = "or_default")]
     pub steps: Vec<Step>,
-    /// The container image; only container executors look at it.
+    /// The container image; only container executors look at it, and at `services`.
     #[serde(default, deserialize_with = "or_default")]
     pub image: Option<Image>,
+    /// Containers beside the job's.
+    #[serde(default, deserialize_with = "or_default")]
+    pub services: Vec<Image>,
+    /// Logins for registries and the like.
+    #[serde(default, deserialize_with = "or_default")]
+    pub credentials: Vec<Credentials>,
     /// What to upload at the end.
     #[serde(default, deserialize_with = "or_default")]
     pub artifacts: Vec<Artifact>,
@@ -133,6 +139,9 @@ pub struct Variable {
     /// References in the value are not expanded.
     #[serde(deserialize_with = "or_default")]
     pub raw: bool,
+    /// Not a secret of the project: services see it.
+    #[serde(deserialize_with = "or_default")]
+    pub public: bool,
 }
 
 /// One script of the job.
@@ -149,13 +158,73 @@ pub struct Step {
     pub allow_failure: bool,
 }
 
-/// A container image.
+/// A container image, and how it is run.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Image {
     /// Its name.
     #[serde(deserialize_with = "or_default")]
     pub name: String,
+    /// Of a service: names under which the job reaches it.
+    #[serde(deserialize_with = "or_default")]
+    pub alias: String,
+    /// Replaces the image's.
+    #[serde(deserialize_with = "or_default")]
+    pub entrypoint: Vec<String>,
+    /// Of a service: replaces the image's.
+    #[serde(deserialize_with = "or_default")]
+    pub command: Vec<String>,
+    /// Of a service: its own.
+    #[serde(deserialize_with = "or_default")]
+    pub variables: Vec<Variable>,
+    /// `always`, `if-not-present` or `never`, in the order in which they are tried.
+    #[serde(deserialize_with = "or_default")]
+    pub pull_policy: Vec<String>,
+    /// What only some executors read.
+    #[serde(deserialize_with = "or_default")]
+    pub executor_opts: ExecutorOptions,
+    /// It comes from the runner's configuration, not from the job.
+    #[serde(skip)]
+    pub is_configured: bool,
+}
+
+/// `image:docker` and its kind.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ExecutorOptions {
+    /// For Docker.
+    #[serde(deserialize_with = "or_default")]
+    pub docker: DockerOptions,
+}
+
+/// `image:docker`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DockerOptions {
+    /// As os/architecture.
+    #[serde(deserialize_with = "or_default")]
+    pub platform: String,
+    /// User in the container.
+    #[serde(deserialize_with = "or_default")]
+    pub user: String,
+}
+
+/// A login.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Credentials {
+    /// `registry` for one of images.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    /// Host and port of the registry.
+    #[serde(deserialize_with = "or_default")]
+    pub url: String,
+    /// User.
+    #[serde(deserialize_with = "or_default")]
+    pub username: String,
+    /// Password or token.
+    #[serde(deserialize_with = "or_default")]
+    pub password: String,
 }
 
 /// Files to upload at the end.

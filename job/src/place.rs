@@ -1,20 +1,32 @@
 //! Where a stage runs. What a stage is, this module does not know: it gets a program's
 //! input and an output, and starts a process.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use prost::Message as _;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
+
+use crate::plan::{Clear, ContainerWork, Containers, Furnish, Work as Inside};
 
 /// Something to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// A shell that reads its whole script from stdin, then runs it.
+    /// A shell that reads its whole script from stdin, then runs it in the job's name.
     Shell,
+    /// The same for the agent: it works on the job's files.
+    AgentShell,
     /// The agent's own child for artifacts; stdin is the encoded transfer.
     Transfer,
+    /// Makes the place ready for the job; no input.
+    Furnish,
+    /// Removes what the place made for the job; stdin names a directory to remove, too.
+    Clear,
 }
 
 /// A started process. It leads its own process group.
@@ -22,14 +34,20 @@ pub enum Work {
 pub struct Process {
     /// Its id, and that of its group.
     pub pid: Pid,
-    /// Takes the work's input; closed when all is written.
-    pub stdin: ChildStdin,
+    /// Takes the work's input, until its writing end is closed.
+    pub stdin: OwnedFd,
+    /// Where it says how the work ended, if it has more to say than its exit status: an
+    /// encoded `Outcome`, there when it has ended. The same socket as `stdin`.
+    pub verdict: Option<OwnedFd>,
 }
 
 /// A place that can run stages.
 pub trait Place {
     /// Starts `work`; what it prints, on stdout and stderr alike, goes to `output`.
     fn start(&self, work: Work, output: OwnedFd) -> io::Result<Process>;
+
+    /// The input of `work`, as the process reads it that does it here.
+    fn input(&self, work: Work, input: Vec<u8>) -> Vec<u8>;
 }
 
 /// The instance itself: every stage is a process on it.
@@ -37,7 +55,7 @@ pub trait Place {
 pub struct Processes {
     /// Where processes start.
     pub home: PathBuf,
-    /// The program for `Work::Transfer`.
+    /// The program for what is not a shell's.
     pub agent: PathBuf,
     /// The word that makes `agent` transfer.
     pub transfer_role: &'static str,
@@ -45,26 +63,92 @@ pub struct Processes {
 
 impl Place for Processes {
     fn start(&self, work: Work, output: OwnedFd) -> io::Result<Process> {
-        use std::os::unix::process::CommandExt as _;
-        let stderr = output.try_clone()?;
         let mut command = match work {
-            Work::Shell => shell(),
-            Work::Transfer => {
-                let mut command = Command::new(&self.agent);
-                command.arg(self.transfer_role);
-                command
+            Work::Shell | Work::AgentShell => shell(),
+            Work::Transfer => self.agent(self.transfer_role),
+            Work::Furnish | Work::Clear => {
+                return Err(io::Error::other("there is nothing to make on the instance itself"));
             }
         };
-        let mut child = command
+        command.stdin(Stdio::piped());
+        let mut child = self.spawn(&mut command, output)?;
+        let stdin =
+            child.stdin.take().ok_or_else(|| io::Error::other("the process has no stdin"))?;
+        Ok(Process { pid: Pid::from_child(&child), stdin: stdin.into(), verdict: None })
+    }
+
+    fn input(&self, _: Work, input: Vec<u8>) -> Vec<u8> {
+        input
+    }
+}
+
+impl Processes {
+    fn agent(&self, role: &str) -> Command {
+        let mut command = Command::new(&self.agent);
+        command.arg(role);
+        command
+    }
+
+    fn spawn(&self, command: &mut Command, output: OwnedFd) -> io::Result<std::process::Child> {
+        let stderr = output.try_clone()?;
+        command
             .current_dir(&self.home)
-            .stdin(Stdio::piped())
             .stdout(Stdio::from(output))
             .stderr(Stdio::from(stderr))
             .process_group(0)
-            .spawn()?;
-        let stdin =
-            child.stdin.take().ok_or_else(|| io::Error::other("the process has no stdin"))?;
-        Ok(Process { pid: Pid::from_child(&child), stdin })
+            .spawn()
+    }
+}
+
+/// Containers of the instance's daemon: a child of the agent drives them, one per stage.
+/// What a job's containers need from stage to stage lies with the daemon.
+#[derive(Debug)]
+pub struct InContainers {
+    /// The instance.
+    pub processes: Processes,
+    /// What the plan says.
+    pub containers: Containers,
+    /// The word that makes the agent drive containers.
+    pub role: &'static str,
+    /// A script was given to the job's container.
+    pub began: Cell<bool>,
+}
+
+impl InContainers {
+    fn is_on_instance(&self, work: Work) -> bool {
+        work == Work::AgentShell && self.containers.helper.is_none()
+    }
+}
+
+impl Place for InContainers {
+    fn start(&self, work: Work, output: OwnedFd) -> io::Result<Process> {
+        if self.is_on_instance(work) {
+            return self.processes.start(work, output);
+        }
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let mut command = self.processes.agent(self.role);
+        command.stdin(Stdio::from(theirs));
+        let child = self.processes.spawn(&mut command, output)?;
+        Ok(Process { pid: Pid::from_child(&child), stdin: ours.try_clone()?, verdict: Some(ours) })
+    }
+
+    fn input(&self, work: Work, input: Vec<u8>) -> Vec<u8> {
+        if self.is_on_instance(work) {
+            return input;
+        }
+        let inside = match work {
+            Work::Shell if self.began.replace(true) => Inside::Script(input),
+            Work::Shell => Inside::FirstScript(input),
+            Work::AgentShell => Inside::HelperScript(input),
+            Work::Transfer => Inside::Transfer(input),
+            Work::Furnish => Inside::Furnish(Furnish {}),
+            Work::Clear => {
+                Inside::Clear(Clear { remove: String::from_utf8_lossy(&input).into_owned() })
+            }
+        };
+        let containers = Some(self.containers.clone());
+        ContainerWork { containers, work: Some(inside) }.encode_to_vec()
     }
 }
 
@@ -75,7 +159,7 @@ fn shell() -> Command {
     if let Some(bash) = BASH.iter().find(|path| std::path::Path::new(path).exists()) {
         let mut command = Command::new(bash);
         // The name that bash puts before its error messages.
-        std::os::unix::process::CommandExt::arg0(&mut command, "bash");
+        command.arg0("bash");
         command.args(["-c", "eval \"$(</dev/stdin)\""]);
         return command;
     }

@@ -17,6 +17,8 @@ pub enum Ended {
     Exit(i32),
     /// It could not be run at all.
     Broken(String),
+    /// It knows better than an exit code what became of it.
+    Failed(Outcome),
     /// It ran into its own time limit.
     TimedOut {
         /// The limit in seconds.
@@ -214,6 +216,7 @@ impl Sequence {
         match (stage.role, ended) {
             (_, Ended::Ok) | (Role::Cleanup, _) => None,
             (Role::AfterScript, _) if !self.after_script_counts => None,
+            (_, Ended::Failed(outcome)) => Some(outcome.clone()),
             (Role::Step | Role::AfterScript, Ended::Exit(code)) => {
                 Some(Outcome::script_failure(*code))
             }

@@ -80,7 +80,7 @@ impl Variables {
 
 /// A public variable that the runner itself defines.
 pub fn plain(key: &str, value: impl Into<String>) -> Variable {
-    Variable { key: key.into(), value: value.into(), ..Variable::default() }
+    Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() }
 }
 
 fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::docker::{BUILDS_DIR, image_name};
 use super::shell::Shell;
 use super::{Instance, Runner, job_timeout};
 use crate::payload::{Job, Variable};
@@ -18,13 +19,35 @@ pub(super) struct Place {
 impl Place {
     /// `<builds>/<short token>/<slot>/<group>/<project>`: jobs that run at the same time
     /// never share it, later jobs of the same project fetch into it.
+    ///
+    /// In a container nothing is shared: there it is `<builds>/<group>/<project>`.
     pub(super) fn of(job: &Job, runner: &Runner, instance: &Instance) -> Self {
-        let builds_dir = absolute(&runner.builds_dir, "builds", &instance.home);
         let slug = project_slug(job);
+        if runner.docker.is_some() {
+            let builds_dir = absolute(&runner.builds_dir, BUILDS_DIR, "");
+            let project_dir = format!("{builds_dir}/{slug}");
+            return Self { temp_dir: temp_dir(&project_dir), builds_dir, project_dir };
+        }
+        let builds_dir = absolute(&runner.builds_dir, "builds", &instance.home);
         let project_dir = format!("{builds_dir}/{}/{}/{slug}", runner.short_token, instance.slot);
         let temp_dir = temp_dir(&project_dir);
         Self { builds_dir, project_dir, temp_dir }
     }
+
+    /// The same place as it is seen where its builds directory is `outside`.
+    pub(super) fn seen_from(&self, outside: &str) -> Self {
+        let moved = |path: &str| match path.strip_prefix(&self.builds_dir) {
+            Some(rest) => format!("{outside}{rest}"),
+            None => path.to_owned(),
+        };
+        let project_dir = moved(&self.project_dir);
+        Self { builds_dir: outside.to_owned(), temp_dir: temp_dir(&project_dir), project_dir }
+    }
+}
+
+/// Where the builds directory of a slot's containers is on the instance.
+pub(super) fn outside(runner: &Runner, instance: &Instance) -> String {
+    format!("{}/builds/{}/{}", instance.home, runner.short_token, instance.slot)
 }
 
 fn absolute(dir: &str, default: &str, home: &str) -> String {
@@ -65,8 +88,16 @@ pub(super) fn variables(
         let (key, value) = entry.split_once('=')?;
         Some(plain(key, value))
     });
+    let shared = match runner.docker {
+        Some(_) => "CI_DISPOSABLE_ENVIRONMENT",
+        None => "CI_SHARED_ENVIRONMENT",
+    };
+    let image = runner.docker.as_ref().map(|docker| {
+        let variables = Variables::resolve(job.variables.iter().cloned(), |_| String::new());
+        plain("CI_JOB_IMAGE", image_name(job.image.as_ref(), docker, &variables))
+    });
     let after = [
-        plain("CI_SHARED_ENVIRONMENT", "true"),
+        plain(shared, "true"),
         plain("CI_RUNNER_SHORT_TOKEN", &runner.short_token),
         plain("CI_RUNNER_VERSION", &runner.version),
         plain("CI_RUNNER_EXECUTABLE_ARCH", format!("linux/{}", instance.arch)),
@@ -77,6 +108,7 @@ pub(super) fn variables(
         .into_iter()
         .chain(configured)
         .chain(job.variables.iter().cloned())
+        .chain(image)
         .chain(after)
         .collect();
     Variables::resolve(all, |name| format!("{}/{name}", place.temp_dir))

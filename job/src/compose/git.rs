@@ -148,6 +148,10 @@ fn script(context: &Context<'_>, strategy: &Strategy) -> Shell {
     let project_dir = &context.place.project_dir;
     let remote = Remote::of(context);
     let mut shell = Shell::new();
+    if context.runner.docker.is_some() {
+        // Whoever the container's user is may change what is there, as under GitLab Runner.
+        shell.line("umask 0000");
+    }
     shell.export("GIT_TERMINAL_PROMPT", "0");
     hook(context, &mut shell, "pre_get_sources_script");
     match git.depth {
@@ -191,7 +195,10 @@ fn configure(context: &Context<'_>, shell: &mut Shell, remote: &Remote) {
         shell.command(&["git", "config", name, value]);
     }
     if remote.basic.is_some() {
-        shell.command(&["git", "config", "include.path", &external_config(context)]);
+        // Relative to `.git`: a container sees the same files elsewhere.
+        let temp_dir = context.place.temp_dir.rsplit('/').next().unwrap_or_default();
+        let path = format!("../../{temp_dir}/{EXTERNAL_CONFIG}");
+        shell.command(&["git", "config", "include.path", &path]);
     }
 }
 

@@ -16,7 +16,8 @@ use std::time::Duration;
 use crate::outcome::{FailureReason, Outcome};
 use crate::payload::{Job, Variable};
 use crate::plan::{
-    Action, Cleanup, File, Plan, Prepare, Role, Script, Stage, TraceOptions, temp_dir,
+    Action, Cleanup, Clear, File, Furnish, Plan, Prepare, Role, Script, Stage, TraceOptions,
+    temp_dir,
 };
 use crate::trace::colour::RESET;
 use crate::trace::colour::YELLOW;
@@ -98,6 +99,8 @@ pub struct Instance {
     pub arch: String,
     /// Host name of the manager, for the log.
     pub via: String,
+    /// Whether it has git.
+    pub has_git: bool,
 }
 
 /// Where a job's files are, before its plan is known.
@@ -114,6 +117,17 @@ pub fn compose(job: &Job, runner: &Runner, instance: &Instance) -> Result<Plan, 
     // Once more: the path may be another one, and the variables tell it.
     let variables = environment::variables(job, runner, instance, &place);
     let context = Context { job, runner, variables: &variables, place: &place };
+    let containers = match &runner.docker {
+        Some(docker) => {
+            let outside = environment::outside(runner, instance);
+            Some(docker::containers(&context, docker, instance, &outside)?)
+        }
+        None => None,
+    };
+    // The same files, as the agent sees them.
+    let outside = place.seen_from(containers.as_ref().map_or(&place.builds_dir, |c| &c.outside));
+    let outer = environment::variables(job, runner, instance, &outside);
+    let agents = Context { job, runner, variables: &outer, place: &outside };
 
     let timeout = job_timeout(job);
     let script_timeout = duration_of(&variables, "RUNNER_SCRIPT_TIMEOUT").unwrap_or_default();
@@ -122,15 +136,18 @@ pub fn compose(job: &Job, runner: &Runner, instance: &Instance) -> Result<Plan, 
     let mut files = context.file_variables();
     files.extend(git::credentials(&context));
 
+    let fetches_inside = containers.as_ref().is_some_and(|it| it.helper.is_some());
+    let fetches = git::stage(if fetches_inside { &context } else { &agents });
     Ok(Plan {
         job_key: job_key(job, runner),
-        stages: context.stages(instance),
+        stages: context.stages(&agents, fetches, instance),
         timeout_ms: millis(timeout),
         script_timeout_ms: millis(script_timeout),
         after_script_timeout_ms: millis(after_script_timeout),
         trace: Some(context.trace_options()),
-        project_dir: place.project_dir.clone(),
+        project_dir: outside.project_dir.clone(),
         files,
+        containers,
         after_script_counts: variables.get("AFTER_SCRIPT_IGNORE_ERRORS") == Some("false"),
         ..Plan::default()
     })
@@ -186,14 +203,25 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn stages(&self, instance: &Instance) -> Vec<Stage> {
-        let mut stages = vec![self.prepare(instance), git::stage(self)];
-        stages.extend(transfers::downloads(self));
+    /// `agents` is this context as the agent sees it.
+    fn stages(&self, agents: &Self, fetches: Stage, instance: &Instance) -> Vec<Stage> {
+        let in_containers = self.runner.docker.is_some();
+        let mut stages = Vec::new();
+        if in_containers {
+            let title = "Preparing the \"docker-autoscaler\" executor";
+            let furnish = Action::Furnish(Furnish {});
+            stages.push(Stage::new("prepare_executor", title, Role::Preparation, furnish));
+        }
+        stages.extend([self.prepare(instance), fetches]);
+        stages.extend(transfers::downloads(agents));
         stages.extend(self.steps());
         stages.extend(self.after_script());
-        stages.extend(transfers::uploads(self));
+        stages.extend(transfers::uploads(agents));
         let title = "Cleaning up project directory and file based variables";
-        let cleanup = Action::Cleanup(Cleanup {});
+        let cleanup = match in_containers {
+            true => Action::Clear(Clear::default()),
+            false => Action::Cleanup(Cleanup {}),
+        };
         stages.push(Stage::new("cleanup_file_variables", title, Role::Cleanup, cleanup));
         stages
     }

@@ -22,7 +22,13 @@ fn runner() -> Runner {
 }
 
 fn instance() -> Instance {
-    Instance { home: "/home/ci".into(), slot: 1, arch: "amd64".into(), via: "manager".into() }
+    Instance {
+        home: "/home/ci".into(),
+        slot: 1,
+        arch: "amd64".into(),
+        via: "manager".into(),
+        has_git: true,
+    }
 }
 
 fn script<'a>(plan: &'a Plan, stage: &str) -> &'a str {

@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) arch: String,
     /// Whether jobs there outlive the connection.
     pub(crate) detached: bool,
+    /// Whether it has git.
+    pub(crate) has_git: bool,
 }
 
 /// An agent that waits for a plan.

@@ -86,6 +86,7 @@ impl Preparation {
             agent: agent_path(look.get("base"), &agent.hash),
             arch: look.arch()?.to_owned(),
             detached: remembered.detached.unwrap_or(false),
+            has_git: look.has("git"),
         };
         let (session, facts) = if remembered.detached.is_none() {
             let (session, detached) = test_survival(session, access, &facts, remembered).await?;
@@ -266,10 +267,13 @@ impl Look {
         }
     }
 
+    /// Whether a tool of the list was found.
+    fn has(&self, tool: &str) -> bool {
+        self.get("tools").split(' ').any(|word| word == tool)
+    }
+
     fn packing(&self) -> Packing {
-        let tools = self.get("tools");
-        let has = |tool: &str| tools.split(' ').any(|word| word == tool);
-        match (has("zstd"), has("gzip")) {
+        match (self.has("zstd"), self.has("gzip")) {
             (true, _) => Packing::Zstd,
             (false, true) => Packing::Gzip,
             (false, false) => Packing::Plain,

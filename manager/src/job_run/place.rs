@@ -101,6 +101,7 @@ impl Placing<'_> {
             slot: acquisition.slot(),
             arch: connection.facts.arch.clone(),
             via: crate::host_name(),
+            has_git: connection.facts.has_git,
         };
         let mut plan =
             compose(self.job, &self.runner.config.engine, &instance).map_err(Unplaced::Outcome)?;

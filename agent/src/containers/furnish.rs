@@ -1,0 +1,178 @@
+//! Makes what a job's scripts need: images, network, volumes, services, and the container.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use hyper::StatusCode;
+use job::plan::Container;
+use serde_json::{Map, Value, json};
+
+use super::daemon::Ask;
+use super::images::is_out_of_room;
+use super::{Job, Trouble, While as _, say, system_failure};
+
+/// The job's container.
+pub(super) const BUILD: &str = "build";
+
+/// How a container stands to the job's others.
+#[derive(Default)]
+pub(super) struct Ties {
+    /// Other containers, as `name:alias`.
+    pub(super) links: Vec<String>,
+    /// Its own names in a network of the job's own.
+    pub(super) aliases: Vec<String>,
+}
+
+impl Job<'_> {
+    pub(super) async fn furnish(&self) -> Result<(), Trouble> {
+        self.remove_leftovers().await;
+        self.make_outside().map_err(|error| {
+            system_failure(format!("cannot make {}: {error}", self.containers.outside))
+        })?;
+        self.take_back().await?;
+        let build = self.containers.build.as_ref();
+        let build = build.ok_or_else(|| system_failure("the plan names no container"))?;
+        say(&format!("Using Docker executor with image {} ...", build.image));
+        self.make_network().await?;
+        self.make_volumes().await?;
+        let links = self.start_services().await?;
+        let image = self.image(build).await?;
+        let ties = Ties { links, aliases: vec![BUILD.into()] };
+        self.make(BUILD, build, ties).await?;
+        self.check_sharing().await?;
+        // A shell that is up already waits for its script. An entrypoint may look at the
+        // sources, which are not there yet.
+        if !image.has_entrypoint && !build.config.contains("\"Entrypoint\"") {
+            self.start(&self.name(BUILD)).await?;
+        }
+        Ok(())
+    }
+
+    /// The builds directory on the instance, in a directory of ours alone.
+    fn make_outside(&self) -> std::io::Result<()> {
+        let outside = Path::new(&self.containers.outside);
+        if let Some(parent) = outside.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        if !outside.exists() {
+            DirBuilder::new().create(outside)?;
+            std::fs::set_permissions(outside, std::fs::Permissions::from_mode(0o777))?;
+        }
+        Ok(())
+    }
+
+    async fn make_network(&self) -> Result<(), Trouble> {
+        let Some(network) = &self.containers.network else {
+            return Ok(());
+        };
+        let mut options = Map::new();
+        if network.mtu > 0 {
+            options.insert("com.docker.network.driver.mtu".into(), json!(network.mtu.to_string()));
+        }
+        let body = json!({
+            "Name": self.name("network"),
+            "Driver": "bridge",
+            "EnableIPv6": network.ipv6,
+            "Options": options,
+            "Labels": self.containers.labels,
+        });
+        let made = self.daemon.call(Ask::post("/networks/create", &body)).await;
+        made.map(drop).during("the job's network cannot be made")
+    }
+
+    async fn make_volumes(&self) -> Result<(), Trouble> {
+        for name in &self.containers.volumes {
+            // Not the job's labels: it outlives the job.
+            let body = json!({ "Name": name, "Labels": { "mayfly.cache": "true" } });
+            let made = self.daemon.call(Ask::post("/volumes/create", &body)).await;
+            made.during("a cache volume cannot be made")?;
+        }
+        Ok(())
+    }
+
+    /// Makes a container of the job; one of that name that is there makes room.
+    pub(super) async fn make(
+        &self,
+        what: &str,
+        container: &Container,
+        ties: Ties,
+    ) -> Result<String, Trouble> {
+        let mut body: Value = serde_json::from_str(&container.config)
+            .map_err(|error| system_failure(format!("the container's plan is no JSON: {error}")))?;
+        self.complete(&mut body, what, ties);
+        let name = self.name(what);
+        let query = format!("/containers/create?name={name}&platform={}", container.platform);
+        let mut made = self.daemon.call(Ask::post(&query, &body)).await;
+        if made.as_ref().is_err_and(|fault| fault.is(StatusCode::CONFLICT)) {
+            self.remove(&name).await.during("an old container cannot be removed")?;
+            made = self.daemon.call(Ask::post(&query, &body)).await;
+        }
+        let made = made.map_err(|fault| match is_out_of_room(&fault.to_string()) {
+            true => system_failure(format!("the instance has no space left: {fault}")),
+            false => Trouble::Daemon("the container cannot be made", fault),
+        })?;
+        Ok(made["Id"].as_str().unwrap_or(&name).to_owned())
+    }
+
+    /// Adds what only the instance knows.
+    fn complete(&self, body: &mut Value, what: &str, ties: Ties) {
+        let containers = self.containers;
+        let mut labels = containers.labels.clone();
+        labels.insert("com.gitlab.gitlab-runner.type".into(), what.to_owned());
+        body["Labels"] = json!(labels);
+        let host = &mut body["HostConfig"];
+        let mut binds: Vec<Value> = host["Binds"].as_array().cloned().unwrap_or_default();
+        binds.push(json!(format!("{}:{}", containers.outside, containers.inside)));
+        host["Binds"] = json!(binds);
+        if containers.network.is_some() {
+            let network = self.name("network");
+            host["NetworkMode"] = json!(network);
+            let mut endpoints = Map::new();
+            endpoints.insert(network, json!({ "Aliases": ties.aliases }));
+            body["NetworkingConfig"] = json!({ "EndpointsConfig": endpoints });
+        } else if !ties.links.is_empty() && is_on_default_network(&host["NetworkMode"]) {
+            let mut links: Vec<Value> = host["Links"].as_array().cloned().unwrap_or_default();
+            links.extend(ties.links.into_iter().map(Value::from));
+            host["Links"] = json!(links);
+        }
+    }
+
+    pub(super) async fn start(&self, name: &str) -> Result<(), Trouble> {
+        let path = format!("/containers/{name}/start");
+        self.daemon
+            .call(Ask::order(&path))
+            .await
+            .map(drop)
+            .during("the container cannot be started")
+    }
+
+    /// Whether the daemon sees our files: it may be on another machine, or outside of the
+    /// container in which we are.
+    async fn check_sharing(&self) -> Result<(), Trouble> {
+        let outside = Path::new(&self.containers.outside);
+        let word = format!(".mayfly-{}", std::process::id());
+        let marker = outside.join(&word);
+        let written = std::fs::write(&marker, b"");
+        let path = format!(
+            "/containers/{}/archive?path={}/{word}",
+            self.name(BUILD),
+            self.containers.inside
+        );
+        let seen = self.daemon.call(Ask::get(&path)).await;
+        let _ = std::fs::remove_file(&marker);
+        match seen {
+            _ if written.is_err() => Ok(()),
+            Err(fault) if fault.is(StatusCode::NOT_FOUND) => Err(system_failure(format!(
+                "the Docker daemon does not see the files of this instance ({}): it is on another \
+                 machine, or this instance is a container of it; it needs a daemon of its own",
+                self.containers.outside
+            ))),
+            other => other.map(drop).during("the job's files cannot be looked for"),
+        }
+    }
+}
+
+fn is_on_default_network(mode: &Value) -> bool {
+    matches!(mode.as_str(), None | Some("" | "default" | "bridge"))
+}

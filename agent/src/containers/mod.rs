@@ -1,0 +1,157 @@
+//! The role that drives a job's containers for one stage: a child of the `job` role, told on
+//! stdin what to do. What it prints is the job's; how the work ended beyond an exit code it
+//! writes back on stdin, which is a socket.
+//!
+//! What a stage leaves for the next one lies with the daemon, under names made of the job's
+//! key: this process may die at any moment, and whoever comes next finds all of it.
+
+mod clear;
+mod daemon;
+mod furnish;
+mod images;
+mod login;
+mod ownership;
+mod room;
+mod script;
+mod services;
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use job::outcome::{FailureReason, Outcome};
+use job::plan::{ContainerWork, Containers, Work};
+use prost::Message as _;
+use rustix::stdio::stdin;
+
+use crate::Error;
+use daemon::{Daemon, Fault};
+pub(crate) use ownership::{OWN, own};
+
+/// How a stage's work ended.
+enum Done {
+    /// As a process does.
+    Exit(u8),
+    /// For a reason that an exit code cannot tell.
+    Failed(Outcome),
+}
+
+/// Why work with containers came to nothing.
+#[derive(Debug)]
+enum Trouble {
+    /// The daemon did not do what it was asked to.
+    Daemon(&'static str, Fault),
+    /// What the job's log says, with GitLab's reason.
+    Outcome(Outcome),
+}
+
+impl Trouble {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Outcome(outcome) => outcome,
+            Self::Daemon(what, fault) => {
+                Outcome::failure(FailureReason::RunnerSystemFailure, format!("{what}: {fault}"))
+            }
+        }
+    }
+}
+
+/// Names what was being done when the daemon failed.
+trait While<T> {
+    fn during(self, what: &'static str) -> Result<T, Trouble>;
+}
+
+impl<T> While<T> for Result<T, Fault> {
+    fn during(self, what: &'static str) -> Result<T, Trouble> {
+        self.map_err(|fault| Trouble::Daemon(what, fault))
+    }
+}
+
+fn system_failure(message: impl Into<String>) -> Trouble {
+    Trouble::Outcome(Outcome::failure(FailureReason::RunnerSystemFailure, message))
+}
+
+pub(crate) fn run() -> Result<ExitCode, Error> {
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).map_err(Error::io("cannot read the work"))?;
+    let work = ContainerWork::decode(input.as_slice())
+        .map_err(|error| Error::new(format!("the work cannot be read: {error}")))?;
+    let (Some(containers), Some(work)) = (work.containers, work.work) else {
+        return Err(Error::new("there is no work"));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("cannot wait for several things"))?;
+    let done = runtime.block_on(work_on(&containers, work));
+    Ok(match done.unwrap_or_else(|trouble| Done::Failed(trouble.outcome())) {
+        Done::Exit(code) => ExitCode::from(code),
+        Done::Failed(outcome) => {
+            // Where nobody listens the exit code says at least that it failed.
+            let _ = rustix::io::write(stdin(), &outcome.encode_to_vec());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+async fn work_on(containers: &Containers, work: Work) -> Result<Done, Trouble> {
+    let daemon = Daemon::of(&containers.host).during("the Docker daemon cannot be reached")?;
+    let job = Job { daemon, containers };
+    match work {
+        Work::Furnish(_) => job.furnish().await.map(|()| Done::Exit(0)),
+        Work::FirstScript(script) => job.script(&script, true).await,
+        Work::Script(script) => job.script(&script, false).await,
+        Work::HelperScript(script) => job.helper_script(&script).await,
+        Work::Transfer(transfer) => {
+            job.take_back().await?;
+            run_transfer(&transfer)
+        }
+        Work::ServiceLogs(_) => {
+            job.service_logs().await;
+            Ok(Done::Exit(0))
+        }
+        Work::Clear(clear) => {
+            job.clear(&clear.remove).await;
+            Ok(Done::Exit(0))
+        }
+    }
+}
+
+/// The job whose containers are driven.
+struct Job<'a> {
+    daemon: Daemon,
+    containers: &'a Containers,
+}
+
+impl Job<'_> {
+    /// The name of something that is made for the job.
+    fn name(&self, what: &str) -> String {
+        format!("{}-{what}", self.containers.prefix)
+    }
+}
+
+/// Artifacts are the business of another role.
+fn run_transfer(transfer: &[u8]) -> Result<Done, Trouble> {
+    let failed = |error: std::io::Error| system_failure(format!("cannot move artifacts: {error}"));
+    let mut child = Command::new("/proc/self/exe")
+        .arg(crate::TRANSFER)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(transfer).map_err(failed)?;
+    }
+    let status = child.wait().map_err(failed)?;
+    Ok(Done::Exit(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// A line of the job's log.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout();
+    // Nobody reads it any more: the agent is gone, and kills this process in a moment.
+    let _ = writeln!(stdout, "{line}");
+}
+
+/// A line that should be seen.
+fn warn(line: &str) {
+    say(&format!("{}{line}{}", job::trace::colour::YELLOW, job::trace::colour::RESET));
+}

@@ -1,0 +1,210 @@
+//! Services: containers beside the job's, started before it and reached by their names.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use job::plan::Service;
+use job::trace::colour::{RESET, YELLOW};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::daemon::{Ask, next};
+use super::furnish::Ties;
+use super::script::Frames;
+use super::{Job, Trouble, say, warn};
+
+/// Pause between two looks at a port.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Most of a service's log that is shown when it does not come up.
+const SHOWN_LINES: usize = 100;
+
+/// A service that was started.
+struct Started {
+    name: String,
+    image: String,
+    ports: Vec<u16>,
+}
+
+impl Job<'_> {
+    /// Starts all services and waits until they are up. Returns the links to them.
+    pub(super) async fn start_services(&self) -> Result<Vec<String>, Trouble> {
+        let mut links: Vec<String> = Vec::new();
+        let mut started = Vec::new();
+        for (number, service) in self.containers.services.iter().enumerate() {
+            let what = format!("service-{number}");
+            started.push(self.start_service(&what, service, &links).await?);
+            let name = self.name(&what);
+            links.extend(service.aliases.iter().map(|alias| format!("{name}:{alias}")));
+        }
+        if self.containers.service_logs && !started.is_empty() {
+            self.follow_logs();
+        }
+        let limit = Duration::from_millis(self.containers.wait_for_services_ms);
+        if !started.is_empty() && !limit.is_zero() {
+            say(&format!(
+                "Waiting for services to be up and running (timeout {} seconds)...",
+                limit.as_secs()
+            ));
+            let deadline = Instant::now() + limit;
+            for service in &started {
+                self.wait_for(service, deadline).await?;
+            }
+        }
+        Ok(links)
+    }
+
+    /// Services are linked to those before them, as under GitLab Runner.
+    async fn start_service(
+        &self,
+        what: &str,
+        service: &Service,
+        links: &[String],
+    ) -> Result<Started, Trouble> {
+        let none = job::plan::Container::default();
+        let container = service.container.as_ref().unwrap_or(&none);
+        say(&format!("Starting service {} ...", container.image));
+        let image = self.image(container).await?;
+        let ties = Ties { links: links.to_vec(), aliases: service.aliases.clone() };
+        self.make(what, container, ties).await?;
+        let name = self.name(what);
+        self.start(&name).await?;
+        let asked = service.ports.iter().filter_map(|port| u16::try_from(*port).ok());
+        let ports: Vec<u16> = asked.collect();
+        let ports = if ports.is_empty() { image.ports } else { ports };
+        Ok(Started { name, image: container.image.clone(), ports })
+    }
+
+    /// A service that does not come up is a warning, and its log is shown: the job may not
+    /// need it.
+    async fn wait_for(&self, service: &Started, deadline: Instant) -> Result<(), Trouble> {
+        if service.ports.is_empty() {
+            return Ok(say(&format!(
+                "Service {} exposes no ports: it is not waited for",
+                service.image
+            )));
+        }
+        let why = loop {
+            let Some(inspected) = self.container(&service.name).await? else {
+                break "its container is gone".to_owned();
+            };
+            if inspected["State"]["Running"] != true {
+                break format!("it has ended with exit code {}", inspected["State"]["ExitCode"]);
+            }
+            let address = address(&inspected);
+            if is_up(address, &service.ports, deadline).await {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                break format!("nothing listens on port {:?} of {address:?}", service.ports);
+            }
+            sleep(LOOK_INTERVAL).await;
+        };
+        warn(&format!(
+            "\n*** WARNING: Service {} probably didn't start properly.\n\nHealth check error: {why}\n\nService container logs:",
+            service.image
+        ));
+        let log = self.log(&service.name).await;
+        let lines: Vec<&str> = log.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).for_each(|line| say(line));
+        warn("\n*********\n");
+        Ok(())
+    }
+
+    async fn log(&self, name: &str) -> String {
+        let path = format!("/containers/{name}/logs?stdout=1&stderr=1&tail={SHOWN_LINES}");
+        let Ok(mut body) = self.daemon.stream(Ask::get(&path)).await else {
+            return String::new();
+        };
+        let (mut frames, mut text) = (Frames::default(), Vec::new());
+        while let Ok(Some(chunk)) = next(&mut body).await {
+            frames.push(&chunk, |piece| text.extend_from_slice(piece));
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// What services print, until the job ends: by a process that stays, since this one
+    /// ends with its stage.
+    fn follow_logs(&self) {
+        let work = job::plan::ContainerWork {
+            containers: Some(self.containers.clone()),
+            work: Some(job::plan::Work::ServiceLogs(job::plan::Furnish {})),
+        };
+        let child = std::process::Command::new("/proc/self/exe")
+            .arg(crate::CONTAINERS)
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        let input = prost::Message::encode_to_vec(&work);
+        let written = child.map(|mut child| {
+            child.stdin.take().map(|mut stdin| std::io::Write::write_all(&mut stdin, &input))
+        });
+        if !matches!(written, Ok(Some(Ok(())))) {
+            warn("WARNING: the logs of services cannot be followed");
+        }
+    }
+
+    /// Prints what services print; ends with the last of them.
+    pub(super) async fn service_logs(&self) {
+        let mut followed = tokio::task::JoinSet::new();
+        for (number, service) in self.containers.services.iter().enumerate() {
+            let (daemon, name) = (self.daemon.clone(), self.name(&format!("service-{number}")));
+            let alias = service.aliases.last().cloned().unwrap_or_default();
+            followed.spawn(async move {
+                let path = format!("/containers/{name}/logs?follow=1&stdout=1&stderr=1");
+                let Ok(mut body) = daemon.stream(Ask::get(&path)).await else { return };
+                let (mut frames, mut lines) = (Frames::default(), Lines::default());
+                while let Ok(Some(chunk)) = next(&mut body).await {
+                    let mut pieces: Vec<Bytes> = Vec::new();
+                    frames.push(&chunk, |piece| pieces.push(Bytes::copy_from_slice(piece)));
+                    for piece in pieces {
+                        lines.push(&piece, |line| {
+                            say(&format!("{YELLOW}[service:{alias}]{RESET} {line}"));
+                        });
+                    }
+                }
+            });
+        }
+        followed.join_all().await;
+    }
+}
+
+/// Whole lines out of pieces; a very long one is cut.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    const LONGEST: usize = 16 * 1024;
+
+    fn push(&mut self, piece: &[u8], mut line: impl FnMut(&str)) {
+        for byte in piece {
+            if *byte == b'\n' || self.0.len() >= Self::LONGEST {
+                line(&String::from_utf8_lossy(&self.0));
+                self.0.clear();
+            }
+            if *byte != b'\n' {
+                self.0.push(*byte);
+            }
+        }
+    }
+}
+
+/// Where a container is reached from the instance.
+fn address(inspected: &Value) -> Option<IpAddr> {
+    let settings = &inspected["NetworkSettings"];
+    let networks = settings["Networks"].as_object();
+    let of_networks = networks.into_iter().flat_map(serde_json::Map::values);
+    let mut all = std::iter::once(settings).chain(of_networks);
+    all.find_map(|network| network["IPAddress"].as_str()?.parse().ok())
+}
+
+async fn is_up(address: Option<IpAddr>, ports: &[u16], deadline: Instant) -> bool {
+    let Some(address) = address else { return false };
+    for port in ports {
+        let connected = timeout_at(deadline, TcpStream::connect((address, *port))).await;
+        if !matches!(connected, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
+}
