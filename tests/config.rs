@@ -22,7 +22,61 @@ const FILES: &[(&str, usize, &[&str])] = &[
     ("bad-url", 5, &["no http or https URL", "https://gitlab.example.com"]),
     ("client-certificate", 7, &["tls-cert-file", "not supported yet", "remove the key"]),
     ("concurrent-zero", 1, &["too small", "1 or more"]),
-    ("docker-autoscaler", 7, &["executor", "not supported yet", "GitLab Runner"]),
+    ("docker-autoscaler", 7, &["\"linux\" has no [runners.docker] table", "`image`"]),
+    ("docker-builds-dir", 8, &["builds_dir: \"builds\"", "absolute path", "\"/builds\""]),
+    ("docker-cache-dir", 10, &["docker.cache_dir: \"cache\" is relative", "absolute path"]),
+    ("docker-cpu-shares", 10, &["docker.cpu_shares: -1 is too small", "0 or more"]),
+    ("docker-cpus", 10, &["docker.cpus: \"all\" is no number of processors", "\"1.5\""]),
+    ("docker-device", 10, &["docker.devices: \"kvm\" is no device", "/dev/inside"]),
+    ("docker-dns", 10, &["docker.dns: \"dns.example.com\" is no address", "IP addresses"]),
+    (
+        "docker-executor",
+        7,
+        &["\"docker\" is not an executor", "\"docker-autoscaler\"", "fleeting-plugin-local"],
+    ),
+    ("docker-extra-host", 10, &["docker.extra_hosts: \"db\" has no address", "name:address"]),
+    ("docker-gpus", 10, &["docker.gpus: \"capabilities=utility\" is not supported", "\"all\""]),
+    (
+        "docker-host",
+        10,
+        &["docker.host: is not supported", "the instance's own daemon", "unix:///run"],
+    ),
+    ("docker-little-memory", 10, &["docker.memory: \"128\" is less", "mind the unit"]),
+    ("docker-log-options", 10, &["log_options.max-size: is no option", "`env` and `labels`"]),
+    ("docker-machine", 7, &["\"docker+machine\" is not an executor", "\"docker-autoscaler\""]),
+    ("docker-macos", 16, &["Linux instances", "no Docker daemon", "\"instance\""]),
+    ("docker-memory", 10, &["docker.memory: \"much\" is no size", "\"512m\""]),
+    ("docker-mtu", 10, &["network_mtu: -1 is too small", "0 or more"]),
+    (
+        "docker-nameless-service",
+        10,
+        &["docker.services[0].name: is missing", "the service's image"],
+    ),
+    (
+        "docker-no-profile",
+        10,
+        &["services_security_opt: config.toml is not JSON", "Docker's documentation"],
+    ),
+    ("docker-oom-score", 10, &["oom_score_adjust: 2000", "-1000 to 1000"]),
+    ("docker-pull-policy", 10, &["docker.pull_policy: \"sometimes\"", "if-not-present"]),
+    (
+        "docker-pull-policy-type",
+        10,
+        &["docker.pull_policy: is a whole number", "a text or a list of texts"],
+    ),
+    ("docker-seccomp", 10, &["docker.security_opt: cannot read", "no-such-profile.json"]),
+    ("docker-services-limit", 10, &["services_limit: 0 is less than the 1 services", "raise it"]),
+    ("docker-swap-alone", 10, &["service_memory_swap: \"1g\" counts only with", "set that, too"]),
+    (
+        "docker-tls",
+        10,
+        &["docker.tls_verify: is not supported", "over its socket", "remove the key"],
+    ),
+    ("docker-ulimit", 10, &["docker.ulimit.nofile: \"many\" is no limit", "soft:hard"]),
+    ("docker-ulimit-type", 10, &["docker.ulimit.nofile: is a whole number", "in quotes"]),
+    ("docker-user", 10, &["docker.user: \"root\"", "allowed_users"]),
+    ("docker-volume", 10, &["docker.volumes: \"cache\"", "no absolute path", "/outside:/inside"]),
+    ("docker-volume-twice", 10, &["second volume at /cache", "keep one"]),
     ("key-twice", 8, &["duplicate key", "keep one"]),
     ("negative-capacity", 10, &["capacity_per_instance: -1", "0 or more"]),
     ("negative-idle-count", 18, &["policy[0].idle_count: -1", "0 or more"]),
@@ -100,6 +154,43 @@ fn a_file_that_cannot_be_read() {
     assert!(text.contains("--config"), "{text}");
 }
 
+#[test]
+fn an_executor_without_containers_does_not_look_at_their_table() {
+    let case = Case::new("docker-cpus");
+    let text = std::fs::read_to_string(case.path()).expect("the file");
+    let text = text.replace("\"docker-autoscaler\"", "\"instance\"");
+    let text = text.replace("image =", "no_such_key =");
+    std::fs::write(case.path(), text).expect("written");
+    let (code, text) = case.says(&["config", "check"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(!text.contains("docker.") && !text.contains("no_such_key"), "{text}");
+}
+
+#[test]
+fn another_executor_and_other_containers_are_foretold() {
+    let case = Case::new("docker-cpus");
+    let broken = std::fs::read_to_string(case.path()).expect("the file");
+    let good = broken.replace("cpus = \"all\"", "memory = \"1g\"");
+    let before = good.replace("\"docker-autoscaler\"", "\"instance\"");
+    let candidate = case.directory.path().join("candidate.toml");
+    let candidate_text = candidate.display().to_string();
+    for (now, then, says) in [
+        (&before, &good, &["executor", "instance", "docker-autoscaler", "go as they get empty"]),
+        (
+            &good,
+            &good.replace("\"1g\"", "\"2g\""),
+            &["docker.memory", "2147483648", "next jobs", ""],
+        ),
+    ] {
+        std::fs::write(case.path(), now).expect("written");
+        std::fs::write(&candidate, then).expect("written");
+        let (_, text) = case.says(&["config", "plan", &candidate_text]);
+        for part in says {
+            assert!(text.contains(part), "says {part:?}: {text}");
+        }
+    }
+}
+
 /// A broken file in a directory of its own.
 struct Case {
     directory: TempDir,
@@ -126,6 +217,13 @@ impl Case {
 
     /// What a command says that refuses the file.
     fn refused(&self, arguments: &[&str]) -> String {
+        let (code, text) = self.says(arguments);
+        assert_eq!(code, Some(CONFIG), "{arguments:?}: {text}");
+        text
+    }
+
+    /// What a command says of the file, and its exit code. It leaves nothing behind.
+    fn says(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = Command::new(binaries().mayfly())
             .args(arguments)
             .arg("--config")
@@ -135,12 +233,11 @@ impl Case {
             .expect("mayfly can be run");
         let text =
             String::from_utf8(stdout).expect("text") + &String::from_utf8(stderr).expect("text");
-        assert_eq!(status.code(), Some(CONFIG), "{arguments:?}: {text}");
         assert!(!text.contains(TOKEN), "{arguments:?} shows the token: {text}");
         assert!(!self.state_dir().exists(), "{arguments:?} made a state directory");
         let left = processes::mentioning(&self.directory.path().display().to_string());
         assert!(left.is_empty(), "{arguments:?} left {left:?}");
-        text
+        (status.code(), text)
     }
 }
 

@@ -4,6 +4,7 @@
 //! variables of the environment that `token` and `url` refer to.
 
 mod autoscaler;
+mod docker;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -173,16 +174,16 @@ fn runner(
             );
         }
     }
-    for (index, variable) in entry.environment.iter().enumerate() {
-        if !variable.contains('=') {
-            findings.warn(
-                &format!("{at}.environment"),
-                format!("entry {index} has no `=`, and is ignored"),
-                "write it as \"NAME=value\"",
-            );
-        }
+    warn_about_variables(&entry.environment, &format!("{at}.environment"), findings);
+    let mut engine = engine(entry, at, &url, (token.trim(), &ca_certificates), findings);
+    if entry.runs_containers() {
+        docker::apply(&mut engine, entry, at, around, findings);
     }
-    let engine = engine(entry, at, &url, (token.trim(), &ca_certificates), findings);
+    let docker_host = engine.docker.as_ref().map(|docker| docker.host.clone());
+    let autoscaler = autoscaler.map(|mut autoscaler| {
+        autoscaler.template.docker_host = docker_host;
+        autoscaler
+    });
     let mut count = |value, key: &str| positive(value, &format!("{at}.{key}"), 0, findings);
     Some(Runner {
         name: entry.name.clone(),
@@ -193,6 +194,19 @@ fn runner(
         autoscaler: autoscaler?,
         report_alone_after: alone_after(entry, at, findings),
     })
+}
+
+/// Variables of jobs or services, as `NAME=value`.
+fn warn_about_variables(variables: &[String], key: &str, findings: &mut Findings) {
+    for (index, variable) in variables.iter().enumerate() {
+        if !variable.contains('=') {
+            findings.warn(
+                key,
+                format!("entry {index} has no `=`, and is ignored"),
+                "write it as \"NAME=value\"",
+            );
+        }
+    }
 }
 
 fn alone_after(entry: &RunnerEntry, at: &str, findings: &mut Findings) -> Duration {
@@ -264,10 +278,20 @@ fn engine(
 fn check_executor(entry: &RunnerEntry, at: &str, findings: &mut Findings) {
     let key = format!("{at}.executor");
     match entry.executor.as_str() {
-        "instance" => {}
-        "" => findings.error(&key, "is missing", "write: executor = \"instance\""),
-        "docker-autoscaler" => findings.error(&key, "\"docker-autoscaler\" is not supported yet", "use \"instance\", or leave this entry to GitLab Runner"),
-        other => findings.error(&key, format!("{other:?} is not an executor of this manager"), "it runs jobs on autoscaled instances: use \"instance\", or leave this entry to GitLab Runner"),
+        "instance" | "docker-autoscaler" => {}
+        "" => findings.error(
+            &key,
+            "is missing",
+            "write: executor = \"instance\", or \"docker-autoscaler\" for containers",
+        ),
+        other => {
+            let hint = if other.starts_with("docker") {
+                "use \"docker-autoscaler\": with the plugin fleeting-plugin-local, jobs run in containers of this machine"
+            } else {
+                "it runs jobs on autoscaled instances: use \"instance\" or \"docker-autoscaler\", or leave this entry to GitLab Runner"
+            };
+            findings.error(&key, format!("{other:?} is not an executor of this manager"), hint);
+        }
     }
     if !matches!(entry.shell.as_str(), "" | "bash" | "sh") {
         findings.error(

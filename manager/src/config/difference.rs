@@ -2,9 +2,12 @@
 //!
 //! Values of secrets are never shown, only that they differ.
 
+mod docker;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
+use job::compose::docker::Docker;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -157,11 +160,27 @@ impl Found {
         for ((word, old), new) in words.into_iter().zip(scripts(old)).zip(scripts(new)) {
             self.key(&format!("{word}_script"), &old, &new, Effect::NextJobs);
         }
+        if let (Some(old), Some(new)) = (&old.docker, &new.docker) {
+            self.docker(old, new);
+        }
         // Values may be secrets.
         if old.environment != new.environment && names(&old.environment) == names(&new.environment)
         {
             let (old, new) = (Secret::new("a"), Secret::new("b"));
             self.key("environment", &old, &new, Effect::NextJobs);
+        }
+    }
+
+    fn docker(&mut self, before: &Docker, after: &Docker) {
+        for (old, new) in docker::keys(before).into_iter().zip(docker::keys(after)) {
+            let key = format!("docker.{}", old.name);
+            match old.value == new.value {
+                true => {}
+                false if old.shown == new.shown => {
+                    self.key(&key, &Secret::new("a"), &Secret::new("b"), Effect::NextJobs);
+                }
+                false => self.key(&key, &Shown(old.shown), &Shown(new.shown), Effect::NextJobs),
+            }
         }
     }
 
@@ -203,6 +222,14 @@ impl Found {
             let (old, new) = (Secret::new("a"), Secret::new("b"));
             let key = format!("autoscaler.plugin_config.{key}");
             self.key(&key, &old, &new, Effect::Rolling);
+        }
+        let executor = |of: &super::Template| match of.docker_host {
+            Some(_) => Shown("docker-autoscaler".into()),
+            None => Shown("instance".into()),
+        };
+        self.key("executor", &executor(old), &executor(new), Effect::Rolling);
+        if let (Some(from), Some(to)) = (&old.docker_host, &new.docker_host) {
+            self.key("docker.host", from, to, Effect::Rolling);
         }
         let (from, to) = (&old.settings.connector, &new.settings.connector);
         self.key("autoscaler.connector_config", from, to, Effect::Rolling);
@@ -280,6 +307,13 @@ mod tests {
         }
     }
 
+    /// The same entry with containers, with the daemon's socket at `host`.
+    fn with_docker(mut entry: Runner, docker: Docker) -> Runner {
+        entry.autoscaler.template.docker_host = Some(docker.host.clone());
+        entry.engine.docker = Some(docker);
+        entry
+    }
+
     fn told(before: &Config, after: &Config) -> Vec<String> {
         let line = |one: Difference| {
             let Difference { runner, key, before, after, effect } = one;
@@ -312,6 +346,42 @@ mod tests {
                 "a autoscaler.plugin_config.key set set Rolling",
                 "a autoscaler.plugin_config.zone set set Rolling",
                 "added    Added",
+            ]
+        );
+    }
+
+    #[test]
+    fn containers_change_with_the_next_jobs_and_their_daemon_with_the_instances() {
+        let service = |variable: &str| job::compose::docker::Service {
+            name: "postgres:17".into(),
+            environment: vec![variable.into()],
+            ..Default::default()
+        };
+        let mut docker = Docker { services: vec![service("PASSWORD=a")], ..Docker::default() };
+        docker.build.security_opt = vec!["seccomp={\"a\":1}".into()];
+        let plain = config(vec![entry("a", "")]);
+        let before = config(vec![with_docker(entry("a", ""), docker.clone())]);
+        assert!(told(&before, &before).is_empty());
+        let containers = told(&plain, &before);
+        assert_eq!(containers, ["a executor instance docker-autoscaler Rolling"]);
+        docker.image = "alpine:3".into();
+        docker.services = vec![service("PASSWORD=b")];
+        docker.pull_policies = vec![job::compose::docker::PullPolicy::PullNever];
+        docker.build.memory = 1 << 30;
+        docker.build.security_opt = vec!["seccomp={\"b\":1}".into()];
+        docker.service.nano_cpus = 500_000_000;
+        docker.host = "unix:///run/other.sock".into();
+        let after = config(vec![with_docker(entry("a", ""), docker)]);
+        assert_eq!(
+            told(&before, &after),
+            [
+                r#"a docker.image "" "alpine:3" NextJobs"#,
+                r#"a docker.pull_policy [] ["never"] NextJobs"#,
+                "a docker.services set set NextJobs",
+                "a docker.security_opt set set NextJobs",
+                "a docker.memory 0 1073741824 NextJobs",
+                "a docker.service_cpus 0.0 0.5 NextJobs",
+                r#"a docker.host "" "unix:///run/other.sock" Rolling"#,
             ]
         );
     }

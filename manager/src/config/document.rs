@@ -13,7 +13,7 @@ use super::file::File;
 use super::report::{ConfigError, Findings, Severity, render};
 
 /// Tables whose keys are the user's own: their case is kept.
-const FREE_TABLES: [&str; 8] = [
+const FREE_TABLES: [&str; 12] = [
     "plugin_config",
     "nesting_config",
     "labels",
@@ -21,14 +21,17 @@ const FREE_TABLES: [&str; 8] = [
     "container_labels",
     "sysctls",
     "tmpfs",
+    "services_tmpfs",
+    "services_devices",
+    "ulimit",
+    "log_options",
     "volume_driver_ops",
 ];
 
 /// Tables of executors and features that GitLab Runner knows and this manager does not
 /// use. Their keys are not looked at.
-const NOT_USED: [&str; 14] = [
+const NOT_USED: [&str; 13] = [
     "session_server",
-    "docker",
     "kubernetes",
     "custom",
     "ssh",
@@ -89,7 +92,10 @@ impl Document {
         let result = toml::de::Deserializer::parse(&self.folded)
             .and_then(|decoder| serde_ignored::deserialize(decoder, &mut unknown));
         match result {
-            Ok(file) => Ok((file, findings)),
+            Ok(file) => {
+                findings.0.retain(|finding| !is_without_use(&file, &finding.key));
+                Ok((file, findings))
+            }
             Err(error) => {
                 let root = DeTable::parse(&self.folded).ok();
                 let root = root.as_ref().map(toml::Spanned::get_ref);
@@ -147,6 +153,14 @@ impl Document {
         }
         span
     }
+}
+
+/// Whether a key is in `[runners.docker]` of an entry that runs no containers: GitLab Runner
+/// does not look at it there.
+fn is_without_use(file: &File, key: &str) -> bool {
+    file.runners.iter().enumerate().any(|(index, entry)| {
+        !entry.runs_containers() && key.starts_with(&format!("runners[{index}].docker."))
+    })
 }
 
 /// A table's place is all of its text; its first line is enough to show.

@@ -1,10 +1,14 @@
 //! The keys of `config.toml`, as the file says them. Names and types are GitLab's; what
 //! they mean is told in `check`.
 
+mod docker;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+
+pub(crate) use docker::{DockerTable, ServiceTable};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -74,7 +78,15 @@ pub(crate) struct RunnerEntry {
     pub(crate) unhealthy_interval: Option<GoDuration>,
     pub(crate) job_status_final_update_retry_limit: Option<i64>,
     pub(crate) autoscaler: Option<AutoscalerTable>,
+    pub(crate) docker: Option<DockerTable>,
     pub(crate) mayfly: OwnRunner,
+}
+
+impl RunnerEntry {
+    /// Whether stages run in containers of the instance's Docker daemon.
+    pub(crate) fn runs_containers(&self) -> bool {
+        self.executor == "docker-autoscaler"
+    }
 }
 
 /// `[runners.mayfly]`: our own keys for one entry.

@@ -21,6 +21,9 @@ pub(crate) struct Template {
     pub(crate) plugin_config: Secret,
     pub(crate) settings: Settings,
     pub(crate) use_external_addr: bool,
+    /// Where jobs run in containers, the daemon that an instance must have, as the instance
+    /// sees it; empty is its own.
+    pub(crate) docker_host: Option<String>,
     /// Variables of this process's environment that the plugin gets beside the usual, as far
     /// as it has them.
     pub(crate) plugin_environment: BTreeMap<OsString, Option<OsString>>,
@@ -33,6 +36,7 @@ impl PartialEq for Template {
             && self.plugin_config == other.plugin_config
             && self.settings.connector == other.settings.connector
             && self.use_external_addr == other.use_external_addr
+            && self.docker_host == other.docker_host
             && self.plugin_environment.keys().eq(other.plugin_environment.keys())
     }
 }
@@ -45,6 +49,7 @@ struct Kept {
     plugin_config: String,
     plugin_environment: Vec<String>,
     use_external_addr: bool,
+    docker_host: Option<String>,
     os: String,
     arch: String,
     protocol: Option<String>,
@@ -68,6 +73,7 @@ impl Template {
             plugin_config: self.plugin_config.reveal().into(),
             plugin_environment: names.map(|name| name.to_string_lossy().into_owned()).collect(),
             use_external_addr: self.use_external_addr,
+            docker_host: self.docker_host.clone(),
             os: connector.os.clone(),
             arch: connector.arch.clone(),
             protocol: connector.protocol.map(|protocol| protocol.as_str().to_owned()),
@@ -103,6 +109,7 @@ impl Template {
             plugin_config: Secret::new(kept.plugin_config),
             settings,
             use_external_addr: kept.use_external_addr,
+            docker_host: kept.docker_host,
             plugin_environment: environment(&kept.plugin_environment),
         })
     }
@@ -123,6 +130,7 @@ mod tests {
             plugin: "local".into(),
             plugin_config: Secret::new(r#"{"a":1}"#),
             use_external_addr: true,
+            docker_host: Some(String::new()),
             plugin_environment: environment(&["PATH".into(), "NOBODY_SETS_THIS".into()]),
             ..Template::default()
         };
@@ -132,6 +140,9 @@ mod tests {
         connector.timeout = Duration::from_millis(1500);
         let text = template.to_text();
         assert!(Template::from_text(text.reveal()).expect("read") == template);
+        template.docker_host = None;
+        assert!(Template::from_text(text.reveal()).expect("read") != template);
+        template.docker_host = Some(String::new());
         template.settings.connector.username = "root".into();
         assert!(Template::from_text(text.reveal()).expect("read") != template);
         assert!(Template::from_text("nonsense").is_err());

@@ -52,6 +52,7 @@ pub(super) fn check(
         plugin_config,
         settings,
         use_external_addr: table.connector_config.use_external_addr,
+        docker_host: None,
         plugin_environment: template::environment(&entry.mayfly.plugin_environment),
     };
     Some(Autoscaler {
