@@ -39,12 +39,12 @@ const FILES: &[(&str, usize, &[&str])] = &[
     (
         "docker-host",
         10,
-        &["docker.host: is not supported", "the instance's own daemon", "unix:///run"],
+        &["docker.host: is not supported", "that instance's own daemon", "unix:///run"],
     ),
     ("docker-little-memory", 10, &["docker.memory: \"128\" is less", "mind the unit"]),
     ("docker-log-options", 10, &["log_options.max-size: is no option", "`env` and `labels`"]),
     ("docker-machine", 7, &["\"docker+machine\" is not an executor", "\"docker-autoscaler\""]),
-    ("docker-macos", 16, &["Linux instances", "no Docker daemon", "\"instance\""]),
+    ("docker-macos", 17, &["Linux instances", "no Docker daemon", "\"instance\""]),
     ("docker-memory", 10, &["docker.memory: \"much\" is no size", "\"512m\""]),
     ("docker-mtu", 10, &["network_mtu: -1 is too small", "0 or more"]),
     (
@@ -62,10 +62,10 @@ const FILES: &[(&str, usize, &[&str])] = &[
     (
         "docker-pull-policy-type",
         10,
-        &["docker.pull_policy: is a whole number", "a text or a list of texts"],
+        &["docker.pull_policy: is a whole number", "a list of texts", "in quotes"],
     ),
     ("docker-seccomp", 10, &["docker.security_opt: cannot read", "no-such-profile.json"]),
-    ("docker-services-limit", 10, &["services_limit: 0 is less than the 1 services", "raise it"]),
+    ("docker-services-limit", 10, &["services_limit: 0 is less than", "raise it"]),
     ("docker-swap-alone", 10, &["service_memory_swap: \"1g\" counts only with", "set that, too"]),
     (
         "docker-tls",

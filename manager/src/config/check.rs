@@ -286,7 +286,7 @@ fn check_executor(entry: &RunnerEntry, at: &str, findings: &mut Findings) {
         ),
         other => {
             let hint = if other.starts_with("docker") {
-                "use \"docker-autoscaler\": with the plugin fleeting-plugin-local, jobs run in containers of this machine"
+                "use \"docker-autoscaler\": jobs run in containers of autoscaled instances, or of this machine with fleeting-plugin-local"
             } else {
                 "it runs jobs on autoscaled instances: use \"instance\" or \"docker-autoscaler\", or leave this entry to GitLab Runner"
             };

@@ -79,6 +79,9 @@ fn remedy(key: &str, value: &DeValue<'_>, expected: &str) -> (String, String) {
         ),
         ("a sequence", _) => ("a list".into(), format!("put it in brackets: {last} = [ … ]")),
         ("a string", _) => ("a text".into(), format!("put it in quotes: {last} = \"…\"")),
+        ("a text or a list of texts", _) => {
+            (expected.into(), format!("put it in quotes: {last} = \"…\""))
+        }
         ("a boolean", _) => {
             ("true or false".into(), format!("write: {last} = true, or {last} = false"))
         }

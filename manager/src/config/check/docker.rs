@@ -96,11 +96,11 @@ impl Table<'_> {
         key: &str,
         text: &str,
         parse: fn(&str) -> Option<T>,
-        (is_none, hint): Expected,
+        (fault, hint): Expected,
     ) -> Option<T> {
         let meaning = parse(text);
         if meaning.is_none() {
-            self.error(key, format!("{text:?} {is_none}"), hint);
+            self.error(key, format!("{text:?} {fault}"), hint);
         }
         meaning
     }
@@ -286,7 +286,7 @@ impl Table<'_> {
         if count > usize::try_from(limit).unwrap_or(usize::MAX) {
             self.error(
                 "services_limit",
-                format!("{limit} is less than the {count} services of this entry itself"),
+                format!("{limit} is less than the number of this entry's own services, {count}"),
                 "raise it, or remove services: every job would fail",
             );
         }

@@ -133,9 +133,11 @@ impl Table<'_> {
         let fault = match (limit, swap, reservation) {
             (1..LEAST_MEMORY, ..) => Some((0, too_small, "use \"4m\" or more; mind the unit")),
             (.., 1..LEAST_MEMORY) => Some((2, too_small, "use \"4m\" or more; mind the unit")),
-            (0, 1.., _) => {
-                Some((1, "counts only with a limit of memory", "set that, too; this is both"))
-            }
+            (0, 1.., _) => Some((
+                1,
+                "counts only with a limit of memory",
+                "set that, too: it is memory and swap together",
+            )),
             (_, 1.., _) if swap < limit => {
                 Some((1, "is less than memory", "it is memory and swap together"))
             }

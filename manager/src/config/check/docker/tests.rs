@@ -1,5 +1,6 @@
 //! What a file's words become for the engine.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use job::compose::docker::{Device, Docker, HostOptions, PullPolicy, Service};
@@ -27,6 +28,10 @@ fn docker(text: &str) -> Docker {
     entry.engine.docker.expect("containers")
 }
 
+fn pairs(key: &str, value: &str) -> BTreeMap<String, String> {
+    [(key.to_owned(), value.to_owned())].into()
+}
+
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
 }
@@ -43,9 +48,33 @@ fn what_is_not_said_is_gitlabs_default() {
     assert_eq!(entry.engine.docker, Some(expected));
 }
 
-#[test]
-fn keys_and_values_keep_their_meaning() {
-    let text = r#"
+/// Of the job's container, from what it shares with services.
+fn build(shared: HostOptions) -> HostOptions {
+    let tun = Device {
+        outside: "/dev/net/tun".into(),
+        inside: "/dev/net/tun".into(),
+        permissions: "rwm".into(),
+    };
+    let other =
+        Device { outside: "/dev/a".into(), inside: "/dev/b".into(), permissions: "r".into() };
+    HostOptions {
+        memory: 128 << 20,
+        memory_swap: 256 << 20,
+        memory_reservation: 64 << 20,
+        nano_cpus: 2_500_000_000,
+        cpuset_cpus: "0,1".into(),
+        devices: vec![tun, other],
+        gpus: "all".into(),
+        security_opt: strings(&["label:disable", "seccomp={}", "seccomp=unconfined"]),
+        tmpfs: pairs("/TMP", "rw"),
+        ulimits: [("rtprio".into(), (99, 99)), ("nofile".into(), (1024, 2048))].into(),
+        ipc_mode: "host".into(),
+        sysctls: pairs("net.ipv4.ip_forward", "1"),
+        ..shared
+    }
+}
+
+const TABLE: &str = r#"
         Host = "unix:///run/docker.sock"
         tls_verify = false
         image = "ruby:3.3"
@@ -84,15 +113,10 @@ fn keys_and_values_keep_their_meaning() {
         name = "postgres:17"
         alias = "db, $DB_ALIAS"
         environment = ["POSTGRES_DB=x"]
-    "#;
-    let pairs = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
-    let tun = Device {
-        outside: "/dev/net/tun".into(),
-        inside: "/dev/net/tun".into(),
-        permissions: "rwm".into(),
-    };
-    let other =
-        Device { outside: "/dev/a".into(), inside: "/dev/b".into(), permissions: "r".into() };
+"#;
+
+#[test]
+fn keys_and_values_keep_their_meaning() {
     let shared = HostOptions {
         dns: strings(&["8.8.8.8"]),
         extra_hosts: strings(&["other-host:127.0.0.1"]),
@@ -118,21 +142,7 @@ fn keys_and_values_keep_their_meaning() {
             environment: strings(&["POSTGRES_DB=x"]),
             ..Service::default()
         }],
-        build: HostOptions {
-            memory: 128 << 20,
-            memory_swap: 256 << 20,
-            memory_reservation: 64 << 20,
-            nano_cpus: 2_500_000_000,
-            cpuset_cpus: "0,1".into(),
-            devices: vec![tun, other],
-            gpus: "all".into(),
-            security_opt: strings(&["label:disable", "seccomp={}", "seccomp=unconfined"]),
-            tmpfs: pairs("/TMP", "rw"),
-            ulimits: [("rtprio".into(), (99, 99)), ("nofile".into(), (1024, 2048))].into(),
-            ipc_mode: "host".into(),
-            sysctls: pairs("net.ipv4.ip_forward", "1"),
-            ..shared.clone()
-        },
+        build: build(shared.clone()),
         service: HostOptions {
             memory: 1 << 30,
             nano_cpus: 500_000_000,
@@ -141,7 +151,11 @@ fn keys_and_values_keep_their_meaning() {
         },
         ..Docker::default()
     };
-    assert_eq!(docker(text), expected);
+    assert_eq!(docker(TABLE), expected);
+}
+
+#[test]
+fn one_policy_may_stand_alone_and_zero_is_not_absence() {
     assert_eq!(docker("pull_policy = \"never\"").pull_policies, [PullPolicy::PullNever]);
     assert_eq!(docker("services_limit = 0").services_limit, Some(0));
     let waited = docker("wait_for_services_timeout = 5").wait_for_services;
@@ -181,4 +195,122 @@ fn what_is_odd_or_without_effect_is_warned_of() {
     for text in ["isolation = \"\"", "volume_keep = false", "services_devices = {}"] {
         docker(text);
     }
+}
+
+/// All keys of GitLab Runner 19.4 (`DockerConfig`, `docker.Credentials`), by what says
+/// nothing in each.
+const ALL_KEYS: [(&str, &[&str]); 6] = [
+    (
+        "\"\"",
+        &[
+            "hostname",
+            "image",
+            "runtime",
+            "memory",
+            "memory_swap",
+            "memory_reservation",
+            "cgroup_parent",
+            "cpuset_cpus",
+            "cpuset_mems",
+            "cpus",
+            "user",
+            "userns_mode",
+            "gpus",
+            "volume_driver",
+            "cache_dir",
+            "network_mode",
+            "pid_mode",
+            "ipcmode",
+            "mac_address",
+            "service_memory",
+            "service_memory_swap",
+            "service_memory_reservation",
+            "service_cgroup_parent",
+            "service_slot_cgroup_template",
+            "service_cpuset_cpus",
+            "service_cpus",
+            "service_gpus",
+            "isolation",
+            "helper_image",
+            "helper_image_flavor",
+            "host",
+            "tls_cert_path",
+        ],
+    ),
+    (
+        "0",
+        &[
+            "cpu_shares",
+            "oom_score_adjust",
+            "service_cpu_shares",
+            "wait_for_services_timeout",
+            "shm_size",
+            "network_mtu",
+        ],
+    ),
+    (
+        "[]",
+        &[
+            "dns",
+            "dns_search",
+            "allowed_users",
+            "group_add",
+            "cap_add",
+            "cap_drop",
+            "security_opt",
+            "services_security_opt",
+            "devices",
+            "device_cgroup_rules",
+            "volumes",
+            "extra_hosts",
+            "volumes_from",
+            "links",
+            "services",
+            "allowed_images",
+            "allowed_privileged_images",
+            "allowed_privileged_services",
+            "allowed_pull_policies",
+            "allowed_services",
+            "pull_policy",
+        ],
+    ),
+    (
+        "false",
+        &[
+            "privileged",
+            "services_privileged",
+            "disable_entrypoint_overwrite",
+            "oom_kill_disable",
+            "disable_cache",
+            "volume_keep",
+            "enable_ipv6",
+            "tls_verify",
+        ],
+    ),
+    (
+        "{}",
+        &[
+            "services_devices",
+            "volume_driver_ops",
+            "tmpfs",
+            "services_tmpfs",
+            "sysctls",
+            "container_labels",
+            "ulimit",
+            "log_options",
+        ],
+    ),
+    ("-1", &["services_limit"]),
+];
+
+#[test]
+fn every_key_of_gitlab_is_known() {
+    let line = |key: &str, value: &str| format!("{key} = {value}\n");
+    let lines = ALL_KEYS.iter().flat_map(|(value, keys)| keys.iter().map(|key| line(key, value)));
+    let expected = Docker {
+        services_privileged: Some(false),
+        wait_for_services: Duration::from_secs(30),
+        ..Docker::default()
+    };
+    assert_eq!(docker(&lines.collect::<String>()), expected);
 }
