@@ -603,6 +603,55 @@ fn an_installed_plugin_is_checked_and_runs_jobs() {
     support::processes::kill_mentioning(&home.path("").display().to_string());
 }
 
+#[test]
+fn an_installed_plugin_that_is_changed_under_a_manager_is_not_started_again() {
+    let home = Home::new();
+    let layout = home.path("layout");
+    let program = std::fs::read(binaries().plugin("local")).expect("built");
+    Artifact::program("1.0.0", &program).write_layout(&layout, &["here:1.0.0"]);
+    home.good(&["fleeting", "install", "here:1", "--from", &layout.display().to_string()]);
+    let file =
+        home.plugins().join("registry.gitlab.com/gitlab-org/fleeting/plugins/here/1.0.0/plugin");
+
+    let gitlab = GitLab::start();
+    let runner = Runner::new(&gitlab, "here:1")
+        .plugin_config("root", home.path("instances").display().to_string())
+        .max_instances(1)
+        .max_use_count(1);
+    let mut manager =
+        Manager::setup().env("FLEETING_PLUGIN_PATH", home.plugins()).runner(runner).start();
+    let first = gitlab.enqueue(JobSpec::script(["echo first"]));
+    gitlab.wait_for(first, State::Success, seconds(120));
+
+    let (ran, aside) = (home.path("ran"), home.path("aside"));
+    let other = format!("#!/bin/sh\ntouch {}\n", ran.display());
+    std::fs::rename(&file, &aside).expect("put aside");
+    write_program(&file, &other);
+    for plugin in manager.plugins() {
+        plugin.kill();
+    }
+    let log = manager.wait_for_log("plugin is not started again", seconds(30));
+    let digests = [digest(other.as_bytes()), digest(&program)];
+    let parts = ["was changed since it was installed", "mayfly fleeting install"];
+    let path = file.display().to_string();
+    let told = digests.iter().map(String::as_str).chain(parts).chain([path.as_str()]);
+    let told: Vec<&str> = told.collect();
+    assert!(told.iter().all(|part| log.contains(part)), "{told:?}: {log}");
+    let state = manager.state_dir().display().to_string();
+    let status = home.good(&["status", "--state-dir", &state]).stdout;
+    assert!(status.contains("its plugin is down"), "{status}");
+    assert!(told.iter().all(|part| status.contains(part)), "{told:?}: {status}");
+
+    std::fs::rename(&aside, &file).expect("put back");
+    let log = manager.wait_for_log("plugin is up again", seconds(30));
+    assert_eq!(log.matches("plugin is not started again").count(), 1, "{log}");
+    assert!(!ran.exists(), "the changed program ran");
+    let next = gitlab.enqueue(JobSpec::script(["echo next"]));
+    gitlab.wait_for(next, State::Success, seconds(60));
+    drop(manager);
+    support::processes::kill_mentioning(&home.path("").display().to_string());
+}
+
 /// Runs openssl; `None` after saying that there is none.
 fn openssl(arguments: &[&str], directory: &Path) -> Option<()> {
     let output = Command::new("openssl").args(arguments).current_dir(directory).output();

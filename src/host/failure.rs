@@ -25,6 +25,9 @@ pub struct StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartCause {
+    /// Its host has a rule for the binary, which says no: see `Launch::only_if`.
+    #[error("it is not started: {0}")]
+    Refused(String),
     /// No such file.
     #[error("there is no such file; install the plugin, or correct `plugin` in the configuration")]
     NotFound,

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::client::{CallError, Client};
 use super::failure::{self, StartCause, StartError};
+use super::gate::Gate;
 use super::output::{self, FirstLine, Tail};
 use super::process::{Process, Started};
 use crate::contract::{ConnectInfo, GroupInfo, InstanceStatus, Partial, Settings};
@@ -49,6 +50,7 @@ pub struct Launch {
     pub init_limit: Duration,
     /// A binary whose `main` calls `run_guard_if_asked`: this process's own, unless set.
     pub guard: PathBuf,
+    gate: Option<Gate>,
 }
 
 impl Launch {
@@ -62,6 +64,7 @@ impl Launch {
             start_limit: START_LIMIT,
             init_limit: INIT_LIMIT,
             guard: PathBuf::from("/proc/self/exe"),
+            gate: None,
         }
     }
 
@@ -69,6 +72,14 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Asks `ask` before each start, restarts among them: an error, which says what is wrong
+    /// with the binary and what to do, is a [`StartCause::Refused`]. It may block.
+    #[must_use]
+    pub fn only_if(mut self, ask: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.gate = Some(Gate::new(ask));
         self
     }
 }
@@ -201,6 +212,9 @@ impl Starting<'_> {
 
     /// Up to the connection: before any call.
     pub(super) async fn open(&self) -> Result<(Process, ChildStdout, Client), StartCause> {
+        if let Some(gate) = &self.launch.gate {
+            gate.ask(self.launch.start_limit).await?;
+        }
         let binary = &self.launch.binary;
         let Started { process, mut stdout, stderr } =
             Process::start(&self.launch.guard, binary, &self.launch.environment)

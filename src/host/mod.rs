@@ -7,6 +7,7 @@
 mod client;
 mod discovery;
 mod failure;
+mod gate;
 mod guard;
 mod launch;
 mod output;

@@ -3,6 +3,7 @@
 //! Callers take the plugin for one call and get the error of a plugin that is gone;
 //! they never wait for a restart longer than their own deadline.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::CallError;
-use super::failure::StartError;
+use super::failure::{StartCause, StartError};
 use super::launch::{Launch, Plugin};
 use crate::contract::Settings;
 
@@ -24,6 +25,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const BREAKS_AT: u32 = 10;
 /// Longest wait before a broken plugin is tried again.
 const BROKEN_BACKOFF: Duration = Duration::from_secs(5 * 60);
+/// Between two looks at a binary that may not be run. To look costs little, and an operator who
+/// has put it right waits.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 /// A plugin that lived this long starts with the shortest wait again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -124,50 +128,103 @@ async fn keep_running(
     sender: watch::Sender<SupervisedStatus>,
     stopping: CancellationToken,
 ) {
-    let mut deaths = 0;
-    let mut is_first = true;
+    let binary = launch.binary.display();
+    let mut past = Past::default();
     loop {
         let start = Plugin::start(&launch, &config, &settings);
         let start = tokio::select! {
             start = start => start,
             () = stopping.cancelled() => break,
         };
-        let mut was_steady = false;
         let failure = match start {
             Ok(plugin) => {
                 let up_since = Instant::now();
-                if !std::mem::take(&mut is_first) {
-                    tracing::info!(binary = %launch.binary.display(), "plugin is up again");
+                if std::mem::replace(&mut past.was_up, true) {
+                    tracing::info!(%binary, "plugin is up again");
                 }
                 let ended = plugin.ended();
                 let plugin = Arc::new(plugin);
                 let _ = sender.send(SupervisedStatus::Up(plugin));
                 tokio::select! {
                     how = ended => {
-                        was_steady = up_since.elapsed() >= STEADY;
-                        tracing::warn!(binary = %launch.binary.display(), how, "plugin ended, starting it again");
+                        tracing::warn!(%binary, how, "plugin ended, starting it again");
+                        past.ended(&launch.binary, up_since.elapsed());
                         StartFailure::Ended(how)
                     }
                     () = stopping.cancelled() => break,
                 }
             }
-            Err(error) => StartFailure::Start(error),
+            Err(error) => {
+                past.failed(&error);
+                StartFailure::Start(error)
+            }
         };
+        let pause = past.pause(&failure);
         let _ = sender.send(SupervisedStatus::Down(Arc::new(failure)));
-        deaths = if was_steady { 0 } else { deaths + 1 };
-        if deaths == BREAKS_AT {
-            tracing::error!(
-                binary = %launch.binary.display(),
-                deaths,
-                "the plugin ends again and again; it is tried every few minutes from now on"
-            );
-        }
         tokio::select! {
-            () = tokio::time::sleep(backoff(deaths, rand::random())) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stopping.cancelled() => break,
         }
     }
     let _ = sender.send(SupervisedStatus::Stopped);
+}
+
+/// What became of the starts so far.
+#[derive(Default)]
+struct Past {
+    was_up: bool,
+    /// Ends and failed starts in a row.
+    deaths: u32,
+    /// Why a restart failed, as it was logged last.
+    told: String,
+}
+
+impl Past {
+    fn ended(&mut self, binary: &Path, after: Duration) {
+        self.told.clear();
+        if after >= STEADY {
+            self.deaths = 0;
+        } else {
+            self.died(binary);
+        }
+    }
+
+    fn died(&mut self, binary: &Path) {
+        self.deaths += 1;
+        if self.deaths == BREAKS_AT {
+            tracing::error!(
+                binary = %binary.display(),
+                deaths = self.deaths,
+                "the plugin ends again and again; it is tried every few minutes from now on"
+            );
+        }
+    }
+
+    /// Logs why a restart fails, once for each cause. Who waits for the first start says it.
+    fn failed(&mut self, error: &StartError) {
+        let is_refused = matches!(error.cause, StartCause::Refused(_));
+        if !is_refused {
+            self.died(&error.binary);
+        }
+        let why = error.cause.to_string();
+        if !self.was_up || why == self.told {
+            return;
+        }
+        let binary = error.binary.display();
+        if is_refused {
+            tracing::error!(%binary, why, "plugin is not started again");
+        } else {
+            tracing::warn!(%binary, why, "plugin cannot be started again, it is tried further");
+        }
+        self.told = why;
+    }
+
+    fn pause(&self, failure: &StartFailure) -> Duration {
+        match failure {
+            StartFailure::Start(StartError { cause: StartCause::Refused(_), .. }) => REFUSED_PAUSE,
+            _ => backoff(self.deaths, rand::random()),
+        }
+    }
 }
 
 /// The wait after so many ends in a row. `chance` (0 to 1) keeps plugins that ended

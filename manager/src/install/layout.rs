@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::fetch::Progress;
-use super::lock::{Lock, LockError};
+use super::in_use::InUse;
+use super::lock::LockError;
 use super::reference::Reference;
 use super::version::Version;
 use super::{InstallError, file_error};
@@ -43,6 +44,13 @@ pub(crate) struct Installed {
     pub(crate) version: Version,
     /// The program.
     pub(crate) path: PathBuf,
+}
+
+impl Installed {
+    /// What belongs to the version.
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
 }
 
 /// No two installations change a directory at once.
@@ -102,15 +110,27 @@ impl Layout {
     }
 
     /// The newest that the constraint allows, if it is what was installed.
-    pub(crate) fn resolve(&self, reference: &Reference) -> Result<Option<Installed>, LockError> {
-        let Some(installed) = self.newest(reference) else {
-            return Ok(None);
+    pub(crate) fn resolve(&self, reference: &Reference) -> Result<Option<InUse>, LockError> {
+        let newest = self.newest(reference);
+        newest.map(|installed| self.checked(reference.plugin(), installed)).transpose()
+    }
+
+    /// The version whose program has this path, if it is what was installed; `None` for
+    /// programs from elsewhere.
+    pub(crate) fn resolve_path(&self, path: &Path) -> Result<Option<InUse>, LockError> {
+        let found = || {
+            let directory = path.parent().filter(|_| path.ends_with(PLUGIN))?;
+            let version = unescaped(directory.file_name()?.to_str()?)?;
+            let plugin = directory.parent()?.strip_prefix(&self.root).ok()?.to_str()?;
+            Some((plugin.to_owned(), Installed { version, path: path.to_owned() }))
         };
-        let lock = Lock::read(&self.root)?;
-        if let Some(locked) = lock.get(&reference.plugin(), &installed.version) {
-            locked.verify(&self.directory(reference, &installed.version))?;
-        }
-        Ok(Some(installed))
+        found().map(|(plugin, installed)| self.checked(plugin, installed)).transpose()
+    }
+
+    fn checked(&self, plugin: String, installed: Installed) -> Result<InUse, LockError> {
+        let used = InUse::new(&self.root, plugin, installed);
+        used.check()?;
+        Ok(used)
     }
 
     /// All plugins that have a version here.

@@ -50,6 +50,12 @@ pub(crate) enum LockError {
         /// How.
         why: String,
     },
+    /// A version that was there when its program was looked for.
+    #[error(
+        "{} was rolled back or removed; start the manager again, so that it takes the version that is installed now",
+        .0.display()
+    )]
+    Gone(PathBuf),
 }
 
 /// What was installed.
@@ -125,6 +131,15 @@ impl Lock {
 impl Locked {
     /// Whether the directory holds what was installed.
     pub(crate) fn verify(&self, directory: &Path) -> Result<(), LockError> {
+        self.verify_with(directory, digest_of)
+    }
+
+    /// The same, with the digests of who may know them already.
+    pub(super) fn verify_with(
+        &self,
+        directory: &Path,
+        digest_of: impl Fn(&Path) -> io::Result<Digest>,
+    ) -> Result<(), LockError> {
         for (name, expected) in &self.files {
             let path = directory.join(name);
             let found = match digest_of(&path) {
@@ -140,7 +155,11 @@ impl Locked {
     }
 }
 
-fn digest_of(path: &Path) -> io::Result<Digest> {
+/// The digest of a file's content. Who opens a pipe may wait for ever: only files are.
+pub(super) fn digest_of(path: &Path) -> io::Result<Digest> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut hash = Sha256::new();
     io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
     Ok(Digest::finished(hash))

@@ -8,6 +8,7 @@ mod artifact;
 mod auth;
 mod challenge;
 mod fetch;
+mod in_use;
 mod installer;
 mod layout;
 mod lock;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use auth::{Credentials, store, stored};
 pub(crate) use fetch::Source;
+pub(crate) use in_use::InUse;
 pub(crate) use installer::{Installer, Outcome, roll_back};
 pub(crate) use layout::Layout;
 pub(crate) use lock::{Lock, LockError};

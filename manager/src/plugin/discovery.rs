@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly_plugin::host;
 
-use crate::install::{BadReference, Layout, LockError, Reference};
+use crate::install::{BadReference, InUse, Layout, LockError, Reference};
 
 const PREFIX: &str = "fleeting-plugin-";
 
@@ -54,23 +54,44 @@ pub(crate) fn beside() -> Option<PathBuf> {
     std::env::current_exe().ok()?.parent().map(PathBuf::from)
 }
 
-/// The file that `name` means. `beside` is searched after `PATH`.
-pub(crate) fn find(name: &str, beside: Option<&Path>) -> Result<PathBuf, FindError> {
-    find_in(name, beside, &Layout::of_user())
+/// What a name means.
+pub(crate) struct Found {
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// What it is to be compared with before each start, where it is from the install directory.
+    pub(crate) installed: Option<InUse>,
 }
 
-fn find_in(name: &str, beside: Option<&Path>, layout: &Layout) -> Result<PathBuf, FindError> {
+impl Found {
+    fn program(path: PathBuf) -> Self {
+        Self { path, installed: None }
+    }
+
+    fn installed(installed: InUse) -> Self {
+        Self { path: installed.path.clone(), installed: Some(installed) }
+    }
+}
+
+/// The file that `name` means. `beside` is searched after `PATH`.
+pub(crate) fn find(name: &str, beside: Option<&Path>) -> Result<PathBuf, FindError> {
+    find_to_run(name, beside).map(|found| found.path)
+}
+
+/// The same, for who starts it, maybe again and again.
+pub(crate) fn find_to_run(name: &str, beside: Option<&Path>) -> Result<Found, FindError> {
+    let layout = Layout::of_user();
+    let changed = |source| FindError::Changed { name: name.into(), source };
     if name.starts_with(['/', '.']) || name.contains('/') && Path::new(name).is_file() {
-        return Ok(host::find(name, beside)?);
+        let path = host::find(name, beside)?;
+        let installed = layout.resolve_path(&path).map_err(changed)?;
+        return Ok(installed.map_or_else(|| Found::program(path), Found::installed));
     }
     let is_plain = !name.contains(['/', ':', '@']);
     if !(is_plain && name.starts_with(PREFIX)) {
         match name.parse::<Reference>() {
             Ok(reference) => {
-                let resolved = layout.resolve(&reference);
-                let changed = |source| FindError::Changed { name: name.into(), source };
-                if let Some(installed) = resolved.map_err(changed)? {
-                    return Ok(installed.path);
+                if let Some(installed) = layout.resolve(&reference).map_err(changed)? {
+                    return Ok(Found::installed(installed));
                 }
             }
             Err(error) if !is_plain => return Err(FindError::BadReference(error)),
@@ -81,7 +102,7 @@ fn find_in(name: &str, beside: Option<&Path>, layout: &Layout) -> Result<PathBuf
             return Err(FindError::NotInstalled { name: name.into(), directory });
         }
     }
-    Ok(host::find(name, beside)?)
+    Ok(Found::program(host::find(name, beside)?))
 }
 
 /// All programs whose names say that they are plugins: on `PATH`, in the install

@@ -7,7 +7,7 @@ use mayfly_plugin::host::{CallError, Launch, StartFailure, Supervised, Supervise
 use mayfly_plugin::{ConnectInfo, InstanceState};
 use scheduler::fleet::{AskFailure, InstanceId, Seen};
 
-use super::discovery::{FindError, beside, find};
+use super::discovery::{FindError, beside, find_to_run};
 use crate::config::Template;
 
 /// Deadlines of the calls. A cloud's API answers in seconds; a call beyond these is lost.
@@ -51,10 +51,13 @@ impl Provider {
     /// very machine must not see. Does not wait for it.
     pub(crate) async fn start(template: &Template, hide: &[&Path]) -> Result<Self, ProviderError> {
         let name = template.plugin.clone();
-        // An installed one is compared with what it was.
-        let found = tokio::task::spawn_blocking(move || find(&name, beside().as_deref()));
-        let binary = found.await.map_err(|error| ProviderError::Start(error.to_string()))??;
-        let mut launch = Launch::new(binary);
+        // An installed one is compared with what it was, now and before each start.
+        let found = tokio::task::spawn_blocking(move || find_to_run(&name, beside().as_deref()));
+        let found = found.await.map_err(|error| ProviderError::Start(error.to_string()))??;
+        let mut launch = Launch::new(found.path);
+        if let Some(installed) = found.installed {
+            launch = launch.only_if(move || installed.check().map_err(|error| error.to_string()));
+        }
         for (name, value) in &template.plugin_environment {
             if let Some(value) = value {
                 launch = launch.env(name, value);
