@@ -610,8 +610,7 @@ fn an_installed_plugin_that_is_changed_under_a_manager_is_not_started_again() {
     let program = std::fs::read(binaries().plugin("local")).expect("built");
     Artifact::program("1.0.0", &program).write_layout(&layout, &["here:1.0.0"]);
     home.good(&["fleeting", "install", "here:1", "--from", &layout.display().to_string()]);
-    let file =
-        home.plugins().join("registry.gitlab.com/gitlab-org/fleeting/plugins/here/1.0.0/plugin");
+    let file = home.plugins().join(DEFAULT_GROUP).join("here/1.0.0/plugin");
 
     let gitlab = GitLab::start();
     let runner = Runner::new(&gitlab, "here:1")
@@ -650,6 +649,114 @@ fn an_installed_plugin_that_is_changed_under_a_manager_is_not_started_again() {
     gitlab.wait_for(next, State::Success, seconds(60));
     drop(manager);
     support::processes::kill_mentioning(&home.path("").display().to_string());
+}
+
+/// Where plugins are whose names have neither registry nor group.
+const DEFAULT_GROUP: &str = "registry.gitlab.com/gitlab-org/fleeting/plugins";
+
+#[test]
+fn old_versions_go_unless_someone_needs_them() {
+    let home = Home::new();
+    let layout = home.path("layout");
+    let from = layout.display().to_string();
+    let here = home.plugins().join(DEFAULT_GROUP).join("here");
+    let there = || -> Vec<String> {
+        let entries = std::fs::read_dir(&here).expect("a directory").flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    };
+    let update = |version: &str, more: &[&str]| {
+        Artifact::script(version).write_layout(&layout, &[&format!("here:{version}")]);
+        let plugin = format!("here:{version}");
+        home.good(&[&["plugin", "update", &plugin, "--from", &from, "--json"], more].concat())
+    };
+    let removed = |updated: &home::Ended| updated.json()["plugins"][0]["removed"].clone();
+
+    // By another program.
+    std::fs::create_dir_all(here.join("0.1.0")).expect("made");
+    std::fs::write(here.join("0.1.0/plugin"), script("0.1.0")).expect("written");
+    // A configuration that refers to one, and one that cannot be used.
+    let by_path = here.join("1.1.0/plugin").display().to_string();
+    home.configure(&["here:1.0.0", &by_path]);
+    for version in ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"] {
+        assert_eq!(removed(&update(version, &[])), json!([]), "{version}");
+    }
+    let config = std::fs::read(home.path("config.toml")).expect("it is there");
+    std::fs::write(home.path("config.toml"), "concurrent = many").expect("written");
+    let unsure = update("1.5.0", &[]);
+    assert!(unsure.stderr.contains("old versions stay") && unsure.stderr.contains("config.toml"));
+    assert!(there().contains(&"1.2.0".to_owned()), "{:?}", there());
+    std::fs::write(home.path("config.toml"), config).expect("written");
+
+    let said = home.good(&["plugin", "update", "here", "--from", &from]);
+    assert!(said.stdout.contains("plugin: here, removed: 1.2.0\n"), "{said:?}");
+    assert_eq!(there(), ["0.1.0", "1.0.0", "1.1.0", "1.3.0", "1.4.0", "1.5.0"]);
+    // What comes back must be what it was.
+    let other = Artifact::program("1.2.0", b"#!/bin/sh\necho other\n");
+    let elsewhere = home.path("elsewhere");
+    other.write_layout(&elsewhere, &["here:1.2.0"]);
+    let elsewhere = elsewhere.display().to_string();
+    let text = home.bad(&["fleeting", "install", "here:1.2.0", "--from", &elsewhere]);
+    assert!(text.contains("is not what it was"), "{text}");
+
+    // One that was rolled back leaves its mark only, and stays out of use.
+    home.good(&["plugin", "rollback", "here"]);
+    assert!(here.join(".rolled-back-1.5.0/plugin").is_file());
+    let all =
+        home.good(&["plugin", "update", "here:1.4.0", "--from", &from, "--keep", "0", "--json"]);
+    assert_eq!(removed(&all), json!(["1.3.0", "1.5.0"]));
+    assert_eq!(there(), [".rolled-back-1.5.0", "0.1.0", "1.0.0", "1.1.0", "1.4.0"]);
+    assert!(!here.join(".rolled-back-1.5.0/plugin").exists());
+    let again = home.good(&["fleeting", "install", "here", "--upgrade", "--from", &from]);
+    assert!(again.stderr.contains("1.5.0 was rolled back and stays so"), "{again:?}");
+    home.good(&["plugin", "update", "here", "--from", &from]);
+    assert_eq!(there(), ["0.1.0", "1.0.0", "1.1.0", "1.4.0", "1.5.0"]);
+
+    // A path into the install directory is no way around the lock file.
+    home.good(&["fleeting", "list"]);
+    std::fs::write(&by_path, script("another")).expect("written");
+    let text = home.bad(&["fleeting", "list"]);
+    assert!(
+        text.contains("was changed since it was installed") && text.contains(&by_path),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_version_that_a_manager_runs_stays_until_it_ends() {
+    let home = Home::new();
+    let layout = home.path("layout");
+    let program = std::fs::read(binaries().plugin("local")).expect("built");
+    let update = |version: &str, program: &[u8]| {
+        let name = format!("here:{version}");
+        Artifact::program(version, program).write_layout(&layout, &[&name]);
+        let from = layout.display().to_string();
+        home.good(&["plugin", "update", "--from", &from, "--keep", "0"])
+    };
+    home.configure(&["here"]);
+    update("1.0.0", &program);
+    let gitlab = GitLab::start();
+    let runner = Runner::new(&gitlab, "here")
+        .plugin_config("root", home.path("instances").display().to_string());
+    let mut manager =
+        Manager::setup().env("FLEETING_PLUGIN_PATH", home.plugins()).runner(runner).start();
+    manager.wait_until_up();
+    let first = home.plugins().join(DEFAULT_GROUP).join("here/1.0.0");
+    let updated = update("1.1.0", script("1.1.0").as_bytes());
+    assert!(updated.stderr.contains("1.0.0 stays, it is in use"), "{updated:?}");
+    for plugin in manager.plugins() {
+        plugin.kill();
+    }
+    manager.wait_for_log("plugin is up again", seconds(30));
+    let updated = update("1.2.0", script("1.2.0").as_bytes());
+    assert!(updated.stdout.contains("removed: 1.1.0\n"), "{updated:?}");
+    assert!(first.join("plugin").is_file());
+    manager.terminate();
+    manager.wait_for_exit(seconds(30));
+    let updated = update("1.2.0", script("1.2.0").as_bytes());
+    assert!(updated.stdout.contains("removed: 1.0.0\n") && !first.exists(), "{updated:?}");
 }
 
 /// Runs openssl; `None` after saying that there is none.

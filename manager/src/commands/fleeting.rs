@@ -7,12 +7,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::plugin_update::{From, Said, update};
+use super::plugin_update::{From, Said, Update};
 use super::{Exit, block_on, load_config};
 use crate::cli::ConfigFlags;
-use crate::install::{
-    Credentials, DEFAULT_REGISTRY, Layout, Registry, RegistryError, is_registry, store,
-};
+use crate::install::{Credentials, DEFAULT_REGISTRY, Registry, RegistryError, is_registry, store};
 use crate::plugin::{beside, find};
 use crate::secret::Secret;
 
@@ -95,7 +93,7 @@ fn install(flags: &InstallFlags, config: &ConfigFlags) -> Exit {
     if entries.is_empty() {
         eprintln!("warning: the configuration names no plugin");
     }
-    let layout = Layout::of_user();
+    let update = Update::new(&flags.from, config, false);
     let mut said = Said::new("install", flags.json);
     let done = block_on(async {
         for (runner, plugin) in entries {
@@ -104,13 +102,14 @@ fn install(flags: &InstallFlags, config: &ConfigFlags) -> Exit {
             match (found, refers) {
                 // A program on PATH is its operator's.
                 (Ok(path), Err(_)) => said.found(&runner, &plugin, &path),
-                (Ok(path), Ok(refers)) if !flags.upgrade || layout.newest(&refers).is_none() => {
+                (Ok(path), Ok(refers))
+                    if !flags.upgrade || update.layout.newest(&refers).is_none() =>
+                {
                     said.found(&runner, &plugin, &path);
                 }
                 (Err(error), Err(_)) => said.failed(&runner, &plugin, &error.to_string()),
                 (_, Ok(reference)) => {
-                    let outcome = update(&layout, &reference, &flags.from, false).await;
-                    said.outcome(&runner, &plugin, outcome);
+                    update.of(&runner, &plugin, &reference, &mut said).await;
                 }
             }
         }

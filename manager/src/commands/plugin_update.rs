@@ -1,5 +1,6 @@
 //! `mayfly plugin update`: fetches what the tags of plugins hold now.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,10 +9,12 @@ use serde_json::{Value, json};
 use super::fleeting::entries;
 use super::{Exit, block_on};
 use crate::cli::ConfigFlags;
-use crate::install::{Installer, Layout, Outcome, Reference, Registry, Source, stored};
+use crate::install::{
+    Installer, Keep, Layout, Outcome, Reference, Registry, Source, Version, prune, stored,
+};
 use crate::plugin::{beside, find};
 
-/// Where plugins come from.
+/// Where plugins come from, and what stays beside them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct From {
     /// Take them from an OCI image layout, not from the network
@@ -20,6 +23,10 @@ pub(crate) struct From {
     /// Certificates that are trusted beside the system's, PEM
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// How many versions stay before each that is used; older ones that nobody refers to are
+    /// removed
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    keep: usize,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -41,16 +48,15 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     let Some(entries) = entries(flags.plugin.as_slice(), &flags.config) else {
         return Exit::Config;
     };
-    let layout = Layout::of_user();
     let is_named = flags.plugin.is_some();
+    let update = Update::new(&flags.from, &flags.config, is_named);
     let mut said = Said::new("update", flags.json);
     let done = block_on(async {
         for (runner, plugin) in entries {
             match reference(&plugin) {
                 Err(error) if is_named => said.failed(&runner, &plugin, &error),
-                Ok(reference) if is_named || !is_program(&plugin, &reference, &layout) => {
-                    let outcome = update(&layout, &reference, &flags.from, is_named).await;
-                    said.outcome(&runner, &plugin, outcome);
+                Ok(reference) if is_named || !is_program(&plugin, &reference, &update.layout) => {
+                    update.of(&runner, &plugin, &reference, &mut said).await;
                 }
                 _ => eprintln!("{plugin} is no plugin of a registry; it is left as it is"),
             }
@@ -82,26 +88,94 @@ pub(super) fn certificates(file: Option<&Path>) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
-/// Installs what the tag holds now.
-pub(super) async fn update(
-    layout: &Layout,
-    reference: &Reference,
-    from: &From,
+/// Installs what tags hold now, and removes what nobody needs any more.
+pub(super) struct Update<'a> {
+    pub(super) layout: Layout,
+    from: &'a From,
     take_back: bool,
-) -> Result<Outcome, String> {
-    let mut source = match &from.from {
-        Some(directory) => Source::directory(directory),
-        None => {
-            let environment = |name: &str| std::env::var_os(name);
-            let stored = stored(&reference.registry, &reference.repository, &environment).await;
-            let certificates = certificates(from.ca_file.as_deref())?;
-            let credentials = stored.map_err(|error| error.to_string())?;
-            let registry = Registry::connect(&reference.registry, &certificates, credentials).await;
-            Source::Registry(Box::new(registry.map_err(|error| error.to_string())?))
+    /// A configuration that cannot be used, where nobody can say what is needed.
+    keep: Result<Keep, PathBuf>,
+}
+
+impl<'a> Update<'a> {
+    /// With `take_back`, versions come back that were rolled back.
+    pub(super) fn new(from: &'a From, config: &ConfigFlags, take_back: bool) -> Self {
+        let keep = configured(config).map(|plugins| keep(&plugins, from.keep));
+        Self { layout: Layout::of_user(), from, take_back, keep }
+    }
+
+    /// Does it for one plugin, and says how it went.
+    pub(super) async fn of(
+        &self,
+        runner: &str,
+        plugin: &str,
+        reference: &Reference,
+        said: &mut Said,
+    ) {
+        let outcome = self.install(reference).await;
+        let is_used = matches!(outcome, Ok(Outcome::New(_) | Outcome::Present(_)));
+        said.outcome(runner, plugin, outcome);
+        if !is_used {
+            return;
         }
-    };
-    let installer = Installer { layout, progress: &|line| eprintln!("{line}"), take_back };
-    installer.install(reference, &mut source).await.map_err(|error| error.to_string())
+        let stay = |why: &dyn Display| eprintln!("{plugin}: old versions stay: {why}");
+        match &self.keep {
+            Ok(keep) => {
+                match prune(&self.layout, reference, keep, &|line| eprintln!("{line}")).await {
+                    Ok(removed) => said.removed(runner, plugin, &removed),
+                    Err(error) => stay(&error),
+                }
+            }
+            Err(path) => stay(&format!(
+                "which of them are needed is unknown, as {} cannot be used; `mayfly config check` says why",
+                path.display()
+            )),
+        }
+    }
+
+    async fn install(&self, reference: &Reference) -> Result<Outcome, String> {
+        let mut source = match &self.from.from {
+            Some(directory) => Source::directory(directory),
+            None => {
+                let environment = |name: &str| std::env::var_os(name);
+                let stored = stored(&reference.registry, &reference.repository, &environment).await;
+                let certificates = certificates(self.from.ca_file.as_deref())?;
+                let credentials = stored.map_err(|error| error.to_string())?;
+                let registry =
+                    Registry::connect(&reference.registry, &certificates, credentials).await;
+                Source::Registry(Box::new(registry.map_err(|error| error.to_string())?))
+            }
+        };
+        let installer = Installer {
+            layout: &self.layout,
+            progress: &|line| eprintln!("{line}"),
+            take_back: self.take_back,
+        };
+        installer.install(reference, &mut source).await.map_err(|error| error.to_string())
+    }
+}
+
+/// The plugins of the configuration; none without one. One that was named and is not there,
+/// or that cannot be used, is an error.
+fn configured(flags: &ConfigFlags) -> Result<Vec<String>, PathBuf> {
+    let path = flags.config.clone().unwrap_or_else(crate::config::default_path);
+    if flags.config.is_none() && matches!(path.try_exists(), Ok(false)) {
+        return Ok(Vec::new());
+    }
+    let loaded = crate::config::load(&path, flags.state_dir.as_deref()).map_err(|_| path)?;
+    let runners = loaded.config.runners.into_iter();
+    Ok(runners.map(|runner| runner.autoscaler.template.plugin).collect())
+}
+
+fn keep(plugins: &[String], previous: usize) -> Keep {
+    let mut keep = Keep { previous, ..Keep::default() };
+    for plugin in plugins {
+        match reference(plugin) {
+            Ok(reference) => keep.references.push(reference),
+            Err(_) => keep.paths.extend(std::path::absolute(plugin)),
+        }
+    }
+    keep
 }
 
 /// What was said about plugins, for people at once and for programs at the end.
@@ -150,6 +224,17 @@ impl Said {
                 self.failed(runner, plugin, &why);
             }
             Err(error) => self.failed(runner, plugin, &error),
+        }
+    }
+
+    /// Versions of the plugin last spoken of that are gone.
+    fn removed(&mut self, runner: &str, plugin: &str, versions: &[Version]) {
+        let versions: Vec<String> = versions.iter().map(Version::to_string).collect();
+        if !self.json && !versions.is_empty() {
+            println!("{}plugin: {plugin}, removed: {}", of(runner), versions.join(", "));
+        }
+        if let Some(entry) = self.entries.last_mut() {
+            entry["removed"] = json!(versions);
         }
     }
 

@@ -13,6 +13,7 @@ mod installer;
 mod layout;
 mod lock;
 mod offline;
+mod prune;
 mod reference;
 mod registry;
 mod unpack;
@@ -27,8 +28,10 @@ pub(crate) use in_use::InUse;
 pub(crate) use installer::{Installer, Outcome, roll_back};
 pub(crate) use layout::Layout;
 pub(crate) use lock::{Lock, LockError};
+pub(crate) use prune::{Keep, prune};
 pub(crate) use reference::{BadReference, DEFAULT_REGISTRY, Reference, is_registry};
 pub(crate) use registry::{Registry, RegistryError};
+pub(crate) use version::Version;
 
 /// Why a plugin is not installed.
 #[derive(Debug, thiserror::Error)]
