@@ -41,6 +41,8 @@ usage: mayfly-agent job --base DIR --slot N      wait for a plan on stdin
        mayfly-agent slots --base DIR             list the slots on which jobs run
        mayfly-agent survive --base DIR --start   begin to test whether processes stay
        mayfly-agent survive --base DIR --look    tell by the exit status
+       mayfly-agent docker --base DIR --instance ID --host HOST
+                                                 test the Docker daemon, remove what is left there
        mayfly-agent version
 ";
 
@@ -57,6 +59,9 @@ fn main() -> ExitCode {
         ["slots", "--base", base] => {
             slot::busy(&PathBuf::from(base)).iter().for_each(|number| println!("{number}"));
             Ok(ExitCode::SUCCESS)
+        }
+        ["docker", "--base", base, "--instance", instance, "--host", host] => {
+            containers::look(&PathBuf::from(base), instance, host)
         }
         [TRANSFER] => transfer::run(),
         [CONTAINERS] => containers::run(),

@@ -119,6 +119,7 @@ impl Agent {
 
     fn plan_for(&mut self, job: &Job, home: &Path, runner: &Runner) {
         let instance = Instance {
+            id: "i-1".into(),
             home: home.display().to_string(),
             slot: 0,
             arch: "amd64".into(),

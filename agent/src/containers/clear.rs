@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::daemon::{Ask, Fault, escape};
+use super::daemon::{Ask, Daemon, Fault, escape};
 use super::{Job, warn};
 
 /// The labels by which things are found: see `labels` of the engine.
-const SLOT: [&str; 2] = ["mayfly.runner", "mayfly.slot"];
+const SLOT: [&str; 2] = ["mayfly.instance", "mayfly.slot"];
 const JOB: &str = "mayfly.job";
 
 impl Job<'_> {
@@ -21,14 +21,14 @@ impl Job<'_> {
             .into_iter()
             .filter_map(|key| Some((key, labels.get(key)?.as_str())))
             .collect();
-        if let Err(fault) = self.remove_all(&of_job, |_| true, true).await {
+        if let Err(fault) = remove_all(&self.daemon, &of_job, |_| true, Networks::Too).await {
             warn(&format!("WARNING: containers of the job are left: {fault}"));
         }
         if let Err(trouble) = self.take_back().await {
             warn(&format!("WARNING: {}", trouble.outcome().message));
         }
         // The helper that gave files back is one of them.
-        let _ = self.remove_all(&of_job, |_| true, false).await;
+        let _ = remove_all(&self.daemon, &of_job, |_| true, Networks::Stay).await;
         match std::fs::remove_dir_all(remove) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 warn(&format!("WARNING: cannot remove {remove}: {error}"));
@@ -44,53 +44,75 @@ impl Job<'_> {
             SLOT.into_iter().filter_map(|key| Some((key, labels.get(key)?.as_str()))).collect();
         let own = labels.get(JOB).map(String::as_str);
         let is_old = |item: &Value| item["Labels"][JOB].as_str() != own;
-        if let Err(fault) = self.remove_all(&of_slot, is_old, true).await {
+        if let Err(fault) = remove_all(&self.daemon, &of_slot, is_old, Networks::Too).await {
             warn(&format!("WARNING: containers of earlier jobs are left: {fault}"));
         }
     }
 
-    async fn remove_all(
-        &self,
-        labels: &BTreeMap<&str, &str>,
-        which: impl Fn(&Value) -> bool,
-        networks: bool,
-    ) -> Result<(), Fault> {
-        let labels: Vec<String> =
-            labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let filters = escape(&json!({ "label": labels }).to_string());
-        let path = format!("/containers/json?all=1&filters={filters}");
-        let listed = self.daemon.call(Ask::get(&path)).await?;
-        let ids = |list: &Value| -> Vec<String> {
-            let chosen = list.as_array().into_iter().flatten().filter(|item| which(item));
-            chosen.filter_map(|item| Some(item["Id"].as_str()?.to_owned())).collect()
-        };
-        for id in ids(&listed) {
-            self.remove(&id).await?;
-        }
-        if !networks {
-            return Ok(());
-        }
-        let path = format!("/networks?filters={filters}");
-        let listed = self.daemon.call(Ask::get(&path)).await?;
-        for id in ids(&listed) {
-            let path = format!("/networks/{id}");
-            match self.daemon.call(Ask::delete(&path)).await {
-                Err(fault) if !fault.is(StatusCode::NOT_FOUND) => return Err(fault),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Removes a container, running or not, with its anonymous volumes.
     pub(super) async fn remove(&self, name: &str) -> Result<(), Fault> {
-        let path = format!("/containers/{name}?force=1&v=1");
-        match self.daemon.call(Ask::delete(&path)).await {
-            // It is gone, or somebody removes it already.
-            Err(fault) if fault.is(StatusCode::NOT_FOUND) || fault.is(StatusCode::CONFLICT) => {
-                Ok(())
-            }
-            other => other.map(drop),
+        remove(&self.daemon, name).await
+    }
+}
+
+/// What jobs of this instance left whose slots run none.
+pub(super) async fn remove_orphans(
+    daemon: &Daemon,
+    instance: &str,
+    busy: &[u32],
+) -> Result<(), Fault> {
+    let of_instance = BTreeMap::from([(SLOT[0], instance)]);
+    let is_orphan = |item: &Value| {
+        let slot = item["Labels"][SLOT[1]].as_str().and_then(|slot| slot.parse().ok());
+        slot.is_none_or(|slot: u32| !busy.contains(&slot))
+    };
+    remove_all(daemon, &of_instance, is_orphan, Networks::Too).await
+}
+
+/// Whether networks go with the containers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Networks {
+    Too,
+    Stay,
+}
+
+async fn remove_all(
+    daemon: &Daemon,
+    labels: &BTreeMap<&str, &str>,
+    which: impl Fn(&Value) -> bool,
+    networks: Networks,
+) -> Result<(), Fault> {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let filters = escape(&json!({ "label": labels }).to_string());
+    let path = format!("/containers/json?all=1&filters={filters}");
+    let listed = daemon.call(Ask::get(&path)).await?;
+    let ids = |list: &Value| -> Vec<String> {
+        let chosen = list.as_array().into_iter().flatten().filter(|item| which(item));
+        chosen.filter_map(|item| Some(item["Id"].as_str()?.to_owned())).collect()
+    };
+    for id in ids(&listed) {
+        remove(daemon, &id).await?;
+    }
+    if networks == Networks::Stay {
+        return Ok(());
+    }
+    let path = format!("/networks?filters={filters}");
+    let listed = daemon.call(Ask::get(&path)).await?;
+    for id in ids(&listed) {
+        let path = format!("/networks/{id}");
+        match daemon.call(Ask::delete(&path)).await {
+            Err(fault) if !fault.is(StatusCode::NOT_FOUND) => return Err(fault),
+            _ => {}
         }
+    }
+    Ok(())
+}
+
+async fn remove(daemon: &Daemon, name: &str) -> Result<(), Fault> {
+    let path = format!("/containers/{name}?force=1&v=1");
+    match daemon.call(Ask::delete(&path)).await {
+        // It is gone, or somebody removes it already.
+        Err(fault) if fault.is(StatusCode::NOT_FOUND) || fault.is(StatusCode::CONFLICT) => Ok(()),
+        other => other.map(drop),
     }
 }

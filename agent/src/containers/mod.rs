@@ -16,7 +16,9 @@ mod script;
 mod services;
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use job::outcome::{FailureReason, Outcome};
 use job::plan::{ContainerWork, Containers, Work};
@@ -24,7 +26,7 @@ use prost::Message as _;
 use rustix::stdio::stdin;
 
 use crate::Error;
-use daemon::{Daemon, Fault};
+use daemon::{Ask, Daemon, Fault};
 pub(crate) use ownership::{OWN, own};
 
 /// How a stage's work ended.
@@ -78,11 +80,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
     let (Some(containers), Some(work)) = (work.containers, work.work) else {
         return Err(Error::new("there is no work"));
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("cannot wait for several things"))?;
-    let done = runtime.block_on(work_on(&containers, work));
+    let done = runtime()?.block_on(work_on(&containers, work));
     Ok(match done.unwrap_or_else(|trouble| Done::Failed(trouble.outcome())) {
         Done::Exit(code) => ExitCode::from(code),
         Done::Failed(outcome) => {
@@ -91,6 +89,32 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Whether the daemon will do; what jobs left on it that run no more is removed.
+pub(crate) fn look(base: &Path, instance: &str, host: &str) -> Result<ExitCode, Error> {
+    let fault = |fault: Fault| Error::new(fault.to_string());
+    let daemon = Daemon::of(host).map_err(fault)?;
+    let busy = crate::slot::busy(base);
+    runtime()?.block_on(async {
+        let limit = Duration::from_secs(10);
+        let version = daemon.call_within(Ask::get("/version"), limit).await.map_err(fault)?;
+        if version["Os"] != "linux" {
+            return Err(Error::new(format!(
+                "the Docker daemon runs containers of {}: only Linux is supported",
+                version["Os"]
+            )));
+        }
+        clear::remove_orphans(&daemon, instance, &busy).await.map_err(fault)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("cannot wait for several things"))
 }
 
 async fn work_on(containers: &Containers, work: Work) -> Result<Done, Trouble> {

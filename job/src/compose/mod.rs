@@ -91,6 +91,8 @@ pub struct Server {
 /// Where the job will run.
 #[derive(Clone, Debug, Default)]
 pub struct Instance {
+    /// The provider's name for it.
+    pub id: String,
     /// The login directory, absolute.
     pub home: String,
     /// The slot, from 0.

@@ -23,6 +23,7 @@ fn runner() -> Runner {
 
 fn instance() -> Instance {
     Instance {
+        id: "i-1".into(),
         home: "/home/ci".into(),
         slot: 1,
         arch: "amd64".into(),

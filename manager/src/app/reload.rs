@@ -129,6 +129,14 @@ async fn change_template(
             tracing::error!(runner = name, %error, "the changed plugin does not start: the one of before stays in force");
             let mut rest = entry.clone();
             rest.autoscaler.template = before.template.clone();
+            // Instances of before were prepared for jobs of their own kind.
+            let engine = runner.config.engine.clone();
+            rest.engine = job::compose::Runner {
+                docker: engine.docker,
+                builds_dir: engine.builds_dir,
+                cache_dir: engine.cache_dir,
+                ..rest.engine
+            };
             roster.restore(Arc::clone(group), before);
             swap(roster, runner, &rest);
             return Change::Unfinished;
@@ -181,6 +189,7 @@ pub(super) fn tuning(entry: &config::Runner) -> Tuning {
     Tuning {
         name: entry.name.clone(),
         ready_command: autoscaler.instance_ready_command.clone(),
+        docker_host: autoscaler.template.docker_host.clone(),
         instance_acquire_timeout: autoscaler.instance_acquire_timeout,
         shutdown_deletion_interval: autoscaler.shutdown_deletion_interval,
         failure_threshold: autoscaler.failure_threshold,

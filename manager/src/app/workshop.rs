@@ -68,8 +68,9 @@ impl Workshop {
         group: Arc<Group>,
         before: Option<&Runner>,
     ) -> Result<Arc<Runner>, StartError> {
-        let client = Client::new(&entry.server, &self.shared.system_id)
-            .map_err(|error| StartError::Server(error.to_string()))?;
+        let client =
+            Client::new(&entry.server, &self.shared.system_id, entry.engine.docker.is_some())
+                .map_err(|error| StartError::Server(error.to_string()))?;
         Ok(Arc::new(Runner::new(entry.clone(), client, group, self.shared.clone(), before)))
     }
 

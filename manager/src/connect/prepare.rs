@@ -54,6 +54,8 @@ pub(crate) struct Preparation {
     pub(crate) agents: Arc<Agents>,
     pub(crate) own_key: OwnKey,
     pub(crate) ready_command: String,
+    /// The instance's id and the daemon that its jobs need; `None` where they need none.
+    pub(crate) docker: Option<(String, String)>,
 }
 
 /// What is known of an instance from before.
@@ -98,6 +100,15 @@ impl Preparation {
         if !self.ready_command.is_empty() && !remembered.ready {
             run(&session, "instance_ready_command", &self.ready_command, READY_COMMAND_LIMIT)
                 .await?;
+        }
+        if let Some((instance, host)) = &self.docker {
+            let (agent, base) = (quote(&facts.agent), quote(&facts.base));
+            let command = format!(
+                "exec {agent} docker --base {base} --instance {} --host {}",
+                quote(instance),
+                quote(host)
+            );
+            run(&session, "looking at Docker", &command, PROBE_LIMIT).await?;
         }
         remembered.ready = true;
         remembered.login = Some(access.login());

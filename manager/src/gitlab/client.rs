@@ -80,7 +80,11 @@ pub(crate) struct LogPiece {
 }
 
 impl Client {
-    pub(crate) fn new(server: &Server, system_id: &str) -> Result<Self, ApiError> {
+    pub(crate) fn new(
+        server: &Server,
+        system_id: &str,
+        in_containers: bool,
+    ) -> Result<Self, ApiError> {
         let build = |error: reqwest::Error| {
             ApiError::Refused(format!("cannot make an HTTP client: {error}"))
         };
@@ -98,7 +102,7 @@ impl Client {
             ca_certificates: server.ca_certificates.clone(),
             token: server.token.clone(),
             system_id: system_id.to_owned(),
-            info: Info::new(),
+            info: Info::new(in_containers),
             last_update: Mutex::default(),
         })
     }

@@ -47,24 +47,24 @@ struct Features {
 }
 
 impl Info {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(in_containers: bool) -> Self {
         Self {
             name: "mayfly",
             version: env!("CARGO_PKG_VERSION"),
             revision: option_env!("MAYFLY_GIT_REVISION").unwrap_or("unknown"),
             platform: "linux",
             architecture: crate::go_arch(),
-            executor: "instance",
+            executor: crate::config::executor(in_containers),
             shell: "bash",
             features: Features {
                 variables: true,
-                image: false,
-                services: false,
+                image: in_containers,
+                services: in_containers,
                 artifacts: true,
                 // A cache is an optimisation: a job runs without, and its log says so.
                 cache: true,
                 fallback_cache_keys: true,
-                shared: true,
+                shared: !in_containers,
                 upload_multiple_artifacts: true,
                 upload_raw_artifacts: true,
                 session: false,

@@ -68,6 +68,8 @@ pub(crate) struct Tuning {
     /// The entry's name, for people.
     pub(crate) name: String,
     pub(crate) ready_command: String,
+    /// The Docker daemon that instances must have; `None` where jobs are processes.
+    pub(crate) docker_host: Option<String>,
     /// How long a job may wait for a slot.
     pub(crate) instance_acquire_timeout: Duration,
     pub(crate) limits: Limits,

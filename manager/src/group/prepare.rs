@@ -94,6 +94,7 @@ impl Group {
             agents: Arc::clone(&self.agents),
             own_key: self.own_key.clone(),
             ready_command: self.tuning().ready_command.clone(),
+            docker: self.tuning().docker_host.clone().map(|host| (id.0.clone(), host)),
         };
         let result = preparation.attempt(&access, &mut remembered).await;
         let was_ready = self.lock().fleet.instance(id).is_some_and(Instance::was_ready);

@@ -22,6 +22,8 @@ const PROBE_AFTER: Duration = Duration::from_millis(250);
 const PROBE_LIMIT: Duration = Duration::from_millis(750);
 /// How long the agent of an instance that lives may take: it may have a lot to do.
 const ARMED_LIMIT: Duration = Duration::from_secs(15);
+/// The first section of a job's log.
+const PREPARE_EXECUTOR: &str = "prepare_executor";
 /// Slots that may fail a job before it is told to the server.
 const PLACEMENTS: usize = 5;
 
@@ -97,6 +99,7 @@ impl Placing<'_> {
         connection: &Connection,
     ) -> Result<Plan, Unplaced> {
         let instance = Instance {
+            id: acquisition.instance().0.clone(),
             home: connection.facts.home.clone(),
             slot: acquisition.slot(),
             arch: connection.facts.arch.clone(),
@@ -111,48 +114,69 @@ impl Placing<'_> {
         let debug_trace = is_debug(self.job, &self.runner.config.engine);
         plan.report = (!alone_after.is_zero())
             .then(|| self.runner.client.report(self.job, alone_after, debug_trace));
+        let place = place_line(self.received, acquisition, connection);
+        match plan.stages.first_mut() {
+            // The agent goes on with what is called so in the log.
+            Some(stage) if stage.name == PREPARE_EXECUTOR => stage.notes = place,
+            _ => {
+                if let Some(trace) = &mut plan.trace {
+                    trace.preamble = self.preamble(Some(&place));
+                }
+                return Ok(plan);
+            }
+        }
         if let Some(trace) = &mut plan.trace {
-            trace.preamble = self.preamble(Some((acquisition, connection)));
+            trace.preamble = self.heading();
         }
         Ok(plan)
     }
 
     /// The first lines of the log, as GitLab Runner writes them.
-    pub(super) fn preamble(&self, place: Option<(&Acquisition, &Connection)>) -> String {
+    fn heading(&self) -> String {
         let engine = &self.runner.config.engine;
-        let mut text = format!(
+        format!(
             "{CLEAR}Running with mayfly {}{RESET}\n{CLEAR}  on {} {}, system ID: {}{RESET}\n",
             engine.version, engine.name, engine.short_token, self.runner.shared.system_id
-        );
+        )
+    }
+
+    /// The same, and how the job came to its place: the section before those of its agent.
+    pub(super) fn preamble(&self, place: Option<&str>) -> String {
+        let mut text = self.heading();
         let sections = self.job.features.trace_sections;
         let section = |edge: &str, at: SystemTime| {
             let seconds = unix_seconds(at);
             if sections {
-                format!("section_{edge}:{seconds}:prepare_executor\r{CLEAR}")
+                format!("section_{edge}:{seconds}:{PREPARE_EXECUTOR}\r{CLEAR}")
             } else {
                 String::new()
             }
         };
+        let executor = crate::config::executor(self.runner.config.engine.docker.is_some());
         text.push_str(&section("start", self.received_at));
         text.push_str(&format!(
-            "{CLEAR}{BOLD_CYAN}Preparing the \"instance\" executor{RESET}{RESET}\n"
+            "{CLEAR}{BOLD_CYAN}Preparing the \"{executor}\" executor{RESET}{RESET}\n"
         ));
-        if let Some((acquisition, connection)) = place {
-            text.push_str(&format!(
-                "Instance {} connected, slot {}, after {:.1} s\n",
-                acquisition.instance(),
-                acquisition.slot(),
-                self.received.elapsed().as_secs_f64()
-            ));
-            if !connection.facts.detached {
-                text.push_str(&format!(
-                    "{YELLOW}WARNING: processes there end with their connection: this job would not survive its loss{RESET}\n"
-                ));
-            }
-        }
+        text.push_str(place.unwrap_or_default());
         text.push_str(&section("end", SystemTime::now()));
         text
     }
+}
+
+/// Where the job runs, and how long it took to get there.
+fn place_line(received: Instant, acquisition: &Acquisition, connection: &Connection) -> String {
+    let mut text = format!(
+        "Instance {} connected, slot {}, after {:.1} s\n",
+        acquisition.instance(),
+        acquisition.slot(),
+        received.elapsed().as_secs_f64()
+    );
+    if !connection.facts.detached {
+        text.push_str(&format!(
+            "{YELLOW}WARNING: processes there end with their connection: this job would not survive its loss{RESET}\n"
+        ));
+    }
+    text
 }
 
 /// What an exchange with an instance comes to, as long as that lives.

@@ -188,7 +188,7 @@ fn labels(context: &Context<'_>, docker: &Docker, instance: &Instance) -> BTreeM
         (format!("{GITLAB}.pipeline.id"), variable("CI_PIPELINE_ID")),
         (format!("{GITLAB}.runner.id"), runner.short_token.clone()),
         ("mayfly.job".to_owned(), job.id.to_string()),
-        ("mayfly.runner".to_owned(), runner.short_token.clone()),
+        ("mayfly.instance".to_owned(), instance.id.clone()),
         ("mayfly.slot".to_owned(), instance.slot.to_string()),
     ]);
     labels
