@@ -25,6 +25,11 @@ struct Ask {
 }
 
 impl Book {
+    /// A book that begins with a list of before, or with none.
+    pub(crate) fn new(listed: Option<Vec<InstanceStatus>>) -> Self {
+        Self { listed, ..Self::default() }
+    }
+
     /// The last list; nothing before the first one.
     pub(crate) fn listed(&self) -> Option<&[InstanceStatus]> {
         self.listed.as_deref()

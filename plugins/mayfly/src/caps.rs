@@ -1,71 +1,31 @@
-//! What the operator allows: so many instances, so many instance-hours a day.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! What the operator allows: so many instances, so many instance-hours and so much money a
+//! day.
 
 use mayfly_plugin::Error;
 
 use crate::config::Limits;
-use crate::meter::Meter;
-use crate::state_file::StateFile;
+use crate::ledger::Ledger;
 
-/// The file may be so far behind: the next plugin charges for the time by itself.
-const BEHIND_MS: u64 = 10_000;
-
-/// The caps and what of them is used.
+/// The caps, the books that they are kept by, and which caps the operator was told about.
 #[derive(Debug)]
 pub(crate) struct Caps {
     limits: Limits,
-    meter: Meter,
-    file: Option<StateFile>,
-    written: Meter,
-    /// Why the file cannot be written: then nobody knows what a day has cost.
-    fault: Option<String>,
+    pub(crate) ledger: Ledger,
     has_said_full: bool,
-    has_said_spent: bool,
+    has_said_hours: bool,
+    has_said_cost: bool,
 }
 
 impl Caps {
-    /// Reads what the day has cost so far, where that is limited.
-    pub(crate) fn open(limits: Limits) -> Result<Self, String> {
-        let opened = limits.state_file.as_deref().map(StateFile::open::<Meter>).transpose()?;
-        let (file, meter) = opened.unzip();
-        let meter = meter.unwrap_or_default();
-        Ok(Self {
-            limits,
-            written: meter.clone(),
-            meter,
-            file,
-            fault: None,
-            has_said_full: false,
-            has_said_spent: false,
-        })
-    }
-
-    /// Charges for the time since the last look; so many instances cost from now on.
-    pub(crate) fn look(&mut self, costing: u32) {
-        let Some(file) = &self.file else { return };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.meter.look(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX), costing);
-        if !self.meter.differs(&self.written, BEHIND_MS) && self.fault.is_none() {
-            return;
-        }
-        match file.write(&self.meter) {
-            Ok(()) => (self.written, self.fault) = (self.meter.clone(), None),
-            Err(why) => {
-                if self.fault.is_none() {
-                    tracing::error!(why, "cannot write down what the day costs");
-                }
-                self.fault = Some(why);
-            }
-        }
+    pub(crate) fn new(limits: Limits, ledger: Ledger) -> Self {
+        Self { limits, ledger, has_said_full: false, has_said_hours: false, has_said_cost: false }
     }
 
     /// How many of `n` may be asked for where `existing` exist or may come.
     pub(crate) fn allow(&mut self, n: u32, existing: u32) -> Result<u32, Error> {
-        if let Some(why) = &self.fault {
+        if let (Some(why), Some(key)) = (self.ledger.fault(), self.limits.key_of_a_day()) {
             return Err(Error::new(format!(
-                "{why}: without it max_instance_hours_per_day cannot be kept, so that no instance \
-                 is made"
+                "{why}: without it {key} cannot be kept, so that no instance is made"
             )));
         }
         self.spent()?;
@@ -80,18 +40,28 @@ impl Caps {
         if room == 0 { Err(Error::new(binds)) } else { Ok(room.min(n)) }
     }
 
+    /// An error that names each cap of the day that binds.
     fn spent(&mut self) -> Result<(), Error> {
-        let Some(most) = self.limits.max_hours else { return Ok(()) };
-        let hours = self.meter.hours();
-        let is_spent = hours >= most;
-        let binds = format!(
-            "max_instance_hours_per_day = {most} binds: {hours:.2} hours are spent since midnight \
-             UTC, no instance is made until the next"
-        );
-        if is_spent && !std::mem::replace(&mut self.has_said_spent, true) {
-            tracing::warn!("{binds}");
-        }
-        self.has_said_spent = is_spent;
-        if is_spent { Err(Error::new(binds)) } else { Ok(()) }
+        let meter = self.ledger.meter();
+        let (hours, cost) = (meter.hours(), meter.cost());
+        let since = "since midnight UTC, no instance is made until the next";
+        let hours_bind = self.limits.max_hours.filter(|most| hours >= *most).map(|most| {
+            format!("max_instance_hours_per_day = {most} binds: {hours:.2} hours are spent {since}")
+        });
+        let cost_binds = self.limits.max_cost.filter(|most| cost >= *most).map(|most| {
+            let costs = meter.costs();
+            format!("max_cost_per_day = {most} binds: {cost:.2} is spent ({costs}) {since}")
+        });
+        say_once(&mut self.has_said_hours, hours_bind.as_deref());
+        say_once(&mut self.has_said_cost, cost_binds.as_deref());
+        let binds: Vec<String> = hours_bind.into_iter().chain(cost_binds).collect();
+        if binds.is_empty() { Ok(()) } else { Err(Error::new(binds.join("; "))) }
     }
+}
+
+fn say_once(has_said: &mut bool, binds: Option<&str>) {
+    if let Some(binds) = binds.filter(|_| !*has_said) {
+        tracing::warn!("{binds}");
+    }
+    *has_said = binds.is_some();
 }

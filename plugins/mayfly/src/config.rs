@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::go_duration;
 
+/// The keys that limit a day.
+const MAX_HOURS: &str = "max_instance_hours_per_day";
+const MAX_COST: &str = "max_cost_per_day";
 const NAME: &str = "mayfly";
 const COOLDOWN: Duration = Duration::from_secs(30);
 const COOLDOWN_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -28,7 +31,9 @@ pub(crate) struct Config {
     max_instances: Option<u32>,
     /// The most instance-hours of a day, by UTC.
     max_instance_hours_per_day: Option<f64>,
-    /// Where it is remembered what the day has cost.
+    /// The most money of a day, by UTC, in the currency of the prices.
+    max_cost_per_day: Option<f64>,
+    /// Where it is remembered what the day has cost, and which instances there are.
     state_file: Option<PathBuf>,
     /// How long a provider that failed is left alone at first.
     cooldown: Option<String>,
@@ -48,6 +53,8 @@ struct Entry {
     plugin: Option<String>,
     /// The most instances of this one; 0 where it is to drain.
     max_instances: Option<u32>,
+    /// What an instance costs an hour, in any currency.
+    price_per_hour: Option<f64>,
     /// The plugin's own `plugin_config`.
     config: Map<String, Value>,
     /// More variables for the plugin.
@@ -58,6 +65,7 @@ struct Entry {
 pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) limits: Limits,
+    pub(crate) state_file: Option<PathBuf>,
     pub(crate) cooldown: Duration,
     pub(crate) call_timeout: Duration,
     pub(crate) providers: Vec<Choice>,
@@ -68,7 +76,15 @@ pub(crate) struct Options {
 pub(crate) struct Limits {
     pub(crate) max_instances: Option<u32>,
     pub(crate) max_hours: Option<f64>,
-    pub(crate) state_file: Option<PathBuf>,
+    pub(crate) max_cost: Option<f64>,
+}
+
+impl Limits {
+    /// A key that limits a day, if one is written.
+    pub(crate) fn key_of_a_day(&self) -> Option<&'static str> {
+        let hours = self.max_hours.map(|_| MAX_HOURS);
+        hours.or(self.max_cost.map(|_| MAX_COST))
+    }
 }
 
 /// One provider.
@@ -76,6 +92,7 @@ pub(crate) struct Choice {
     pub(crate) name: String,
     pub(crate) plugin: String,
     pub(crate) max_instances: Option<u32>,
+    pub(crate) price_per_hour: Option<f64>,
     pub(crate) config: Map<String, Value>,
     pub(crate) env: BTreeMap<String, String>,
 }
@@ -98,9 +115,16 @@ impl Config {
             }
             providers.push(provider);
         }
+        let limits = Limits {
+            max_instances: positive("max_instances", self.max_instances)?,
+            max_hours: more_than_0(MAX_HOURS, self.max_instance_hours_per_day)?,
+            max_cost: more_than_0(MAX_COST, self.max_cost_per_day)?,
+        };
+        every_price(&limits, &providers)?;
         Ok(Options {
             name: name("name", self.name.as_deref().unwrap_or(NAME))?,
-            limits: limits(self.max_instances, self.max_instance_hours_per_day, self.state_file)?,
+            state_file: state_file(self.state_file, &limits)?,
+            limits,
             cooldown: duration("cooldown", self.cooldown, COOLDOWN, COOLDOWN_LIMIT)?,
             call_timeout: duration(
                 "call_timeout",
@@ -121,6 +145,7 @@ impl Entry {
             name: name(&key("name"), &self.name.ok_or_else(|| missing("name"))?)?,
             plugin: self.plugin.ok_or_else(|| missing("plugin"))?,
             max_instances: self.max_instances,
+            price_per_hour: price(&key("price_per_hour"), self.price_per_hour)?,
             config: self.config,
             env: self.env,
         })
@@ -143,28 +168,44 @@ fn positive(key: &str, number: Option<u32>) -> Result<Option<u32>, String> {
     }
 }
 
-fn limits(
-    max_instances: Option<u32>,
-    max_hours: Option<f64>,
-    state_file: Option<PathBuf>,
-) -> Result<Limits, String> {
-    if let Some(hours) = max_hours {
-        if !hours.is_finite() || hours <= 0.0 {
-            return Err(format!("max_instance_hours_per_day = {hours}: must be more than 0"));
+fn more_than_0(key: &str, number: Option<f64>) -> Result<Option<f64>, String> {
+    match number {
+        Some(it) if !it.is_finite() || it <= 0.0 => {
+            Err(format!("{key} = {it}: must be more than 0"))
         }
-        if state_file.is_none() {
-            return Err("state_file: is missing, max_instance_hours_per_day needs it to remember \
-                        what the day has cost"
-                .into());
+        number => Ok(number),
+    }
+}
+
+fn price(key: &str, number: Option<f64>) -> Result<Option<f64>, String> {
+    match number {
+        Some(it) if !it.is_finite() || it < 0.0 => Err(format!("{key} = {it}: must be 0 or more")),
+        number => Ok(number),
+    }
+}
+
+/// Money can only be limited where all that costs has a price.
+fn every_price(limits: &Limits, providers: &[Choice]) -> Result<(), String> {
+    let free = providers.iter().position(|provider| provider.price_per_hour.is_none());
+    match free.filter(|_| limits.max_cost.is_some()) {
+        Some(place) => Err(format!(
+            "providers[{place}].price_per_hour: is missing, {MAX_COST} needs the price of every \
+             provider; write 0 for one that costs nothing"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn state_file(path: Option<PathBuf>, limits: &Limits) -> Result<Option<PathBuf>, String> {
+    match (path, limits.key_of_a_day()) {
+        (Some(path), _) if !path.is_absolute() => {
+            Err(format!("state_file = {:?}: must be an absolute path", path.display()))
         }
+        (None, Some(key)) => {
+            Err(format!("state_file: is missing, {key} needs it to remember what the day has cost"))
+        }
+        (path, _) => Ok(path),
     }
-    if let Some(path) = state_file.as_deref().filter(|path| !path.is_absolute()) {
-        return Err(format!("state_file = {:?}: must be an absolute path", path.display()));
-    }
-    let max_instances = positive("max_instances", max_instances)?;
-    // Without a limit there is nothing to remember.
-    let state_file = state_file.filter(|_| max_hours.is_some());
-    Ok(Limits { max_instances, max_hours, state_file })
 }
 
 fn duration(
@@ -195,6 +236,7 @@ mod tests {
     #[test]
     fn complaints_name_key_and_value_in_one_line() {
         let sim = json!({"name": "a", "plugin": "sim"});
+        let free = json!({"name": "b", "plugin": "sim", "price_per_hour": 0});
         for (config, parts) in [
             (json!({}), ["providers", "missing"]),
             (json!({"providers": [{"plugin": "sim"}]}), ["providers[0].name", "missing"]),
@@ -209,6 +251,19 @@ mod tests {
                 ["max_instance_hours_per_day", "-1"],
             ),
             (json!({"providers": [sim], "state_file": "here"}), ["state_file", "here"]),
+            (
+                json!({"providers": [sim], "max_cost_per_day": 0, "state_file": "/x"}),
+                ["max_cost_per_day", "0"],
+            ),
+            (
+                json!({"providers": [free, sim], "max_cost_per_day": 3, "state_file": "/x"}),
+                ["providers[1].price_per_hour", "missing"],
+            ),
+            (json!({"providers": [free], "max_cost_per_day": 3}), ["state_file", "cost"]),
+            (
+                json!({"providers": [{"name": "a", "plugin": "sim", "price_per_hour": -0.1}]}),
+                ["providers[0].price_per_hour", "-0.1"],
+            ),
             (json!({"providers": [sim], "cooldown": "soon"}), ["cooldown", "soon"]),
             (json!({"providers": [sim], "call_timeout": "5m"}), ["call_timeout", "5m"]),
             (json!({"providers": [sim], "name": ""}), ["name", "1 to 40"]),
@@ -224,6 +279,6 @@ mod tests {
         let options = check(json!({"providers": [{"name": "a", "plugin": "sim"}]})).ok();
         let options = options.expect("fine");
         assert_eq!((options.name.as_str(), options.cooldown), (NAME, COOLDOWN));
-        assert!(options.limits.max_instances.is_none() && options.limits.state_file.is_none());
+        assert!(options.limits.max_instances.is_none() && options.state_file.is_none());
     }
 }

@@ -13,7 +13,9 @@ use mayfly_plugin::{
 use tokio::task::JoinSet;
 
 use crate::caps::Caps;
-use crate::config::Config;
+use crate::config::{Choice, Config};
+use crate::ledger::Ledger;
+use crate::opening;
 use crate::provider::{Asked, Change, Provider};
 
 /// Ids as the providers know them.
@@ -47,23 +49,22 @@ impl InstanceGroup for MayflyGroup {
 
     async fn init(&self, config: Config, settings: Settings) -> Result<GroupInfo, Error> {
         let options = config.check()?;
-        let caps = Caps::open(options.limits.clone())?;
-        let start = |choice| Provider::start(choice, &options, &settings).map(Arc::new);
+        let ledger = Ledger::open(options.state_file.as_deref())?;
+        let start = |choice: &Choice| {
+            let remembered = ledger.remembered(&choice.name);
+            Provider::start(choice, &options, &settings, &remembered).map(Arc::new)
+        };
         let providers: Vec<Arc<Provider>> =
             options.providers.iter().map(start).collect::<Result<_, _>>()?;
-        let (mut size, mut can_suspend) = (0u32, true);
-        for provider in &providers {
-            // They start side by side; the first one that does not is told.
-            let info = provider.first_start().await?;
-            tracing::info!(provider = provider.name, group = info.id, "provider is up");
-            size = size.saturating_add(info.max_size);
-            can_suspend &= info.suspend_resume;
-        }
+        opening::await_providers(&providers).await?;
+        let sizes = providers.iter().map(|provider| provider.size());
+        let size = sizes.fold(0, u32::saturating_add);
         let size = size.min(options.limits.max_instances.unwrap_or(u32::MAX));
+        let can_suspend = providers.iter().all(|provider| provider.suspends());
         let info = GroupInfo::new(format!("mayfly/{}", options.name), size);
         let fleet = Fleet {
             providers,
-            caps: Mutex::new(caps),
+            caps: Mutex::new(Caps::new(options.limits, ledger)),
             asking: tokio::sync::Mutex::new(()),
             patience: options.call_timeout,
         };
@@ -141,7 +142,7 @@ impl Fleet {
         self.caps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All providers' lists; none where one of them has never listed: a list without its
+    /// All providers' lists; none where of one of them nothing is known: a list without its
     /// instances would say that they are gone.
     async fn update(&self) -> Result<Vec<InstanceStatus>, Error> {
         let mut listing = JoinSet::new();
@@ -150,9 +151,10 @@ impl Fleet {
             listing.spawn(async move { provider.list().await });
         }
         listing.join_all().await;
-        let costing = self.providers.iter().map(|provider| provider.counts().1);
-        let costing = costing.fold(0, u32::saturating_add);
-        self.caps().look(costing);
+        let running: Vec<_> = self.providers.iter().map(|provider| provider.running()).collect();
+        let known = self.providers.iter();
+        let known = known.map(|provider| (provider.name.clone(), provider.remembered())).collect();
+        self.caps().ledger.look(&running, known);
         let mut all = Vec::new();
         for provider in &self.providers {
             let listed = provider.listed()?.into_iter();
@@ -166,10 +168,10 @@ impl Fleet {
     async fn increase(&self, n: u32) -> Result<u32, Error> {
         let _one_at_a_time = self.asking.lock().await;
         let begun = Instant::now();
-        if self.providers.iter().any(|provider| provider.listed().is_err()) {
+        if self.providers.iter().any(|provider| provider.is_to_list()) {
             self.update().await?;
         }
-        let existing = self.providers.iter().map(|provider| provider.counts().0);
+        let existing = self.providers.iter().map(|provider| provider.instances());
         let existing = existing.fold(0, u32::saturating_add);
         let allowed = self.caps().allow(n, existing)?;
         let (mut accepted, mut refusals) = (0, Vec::new());

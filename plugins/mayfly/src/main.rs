@@ -10,10 +10,14 @@ mod cooling;
 #[path = "../../local/src/go_duration.rs"]
 mod go_duration;
 mod group;
+mod ledger;
+mod memory;
 mod meter;
+mod opening;
 mod provider;
 #[path = "../../script/src/state_file.rs"]
 mod state_file;
+mod underneath;
 
 use std::process::ExitCode;
 

@@ -1,23 +1,18 @@
 //! One provider: its plugin under supervision, its books, and how it fares.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mayfly_plugin::host::{
-    CallError, Launch, Plugin, StartFailure, Supervised, SupervisedStatus, find,
-};
+use mayfly_plugin::host::{CallError, Plugin};
 use mayfly_plugin::{ConnectInfo, Error, GroupInfo, InstanceStatus, Partial, Settings};
 
 use crate::book::Book;
 use crate::config::{Choice, Options};
 use crate::cooling::Cooling;
+use crate::memory::{Facts, MOST_INSTANCES, Remembered};
+use crate::meter::Running;
+use crate::underneath::{FirstStart, Underneath};
 
-/// From the start of the plugin's process to the answer of `Init`. GitLab Runner gives this
-/// plugin's own start, `Init` and first `Update` a minute.
-const START_LIMIT: Duration = Duration::from_secs(45);
-/// How long a first start that fails is tried again.
-const PREDECESSOR_LIMIT: Duration = Duration::from_secs(3);
 /// Waiting for a plugin that is started again: a list need not, calls to instances do.
 const UP_LIMIT: Duration = Duration::from_secs(2);
 const AGAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -51,144 +46,232 @@ pub(crate) enum Change {
 /// A provider of this group.
 pub(crate) struct Provider {
     pub(crate) name: String,
-    supervised: Supervised,
+    underneath: Underneath,
     max_instances: Option<u32>,
+    price_per_hour: f64,
     call_timeout: Duration,
     fares: Mutex<Fares>,
 }
 
 /// How a provider fares, with all that is counted.
 struct Fares {
-    info: Option<GroupInfo>,
+    /// Nothing before its first start, unless they are remembered.
+    facts: Option<Facts>,
     book: Book,
+    /// Whether the book's list is a guess.
+    is_guessed: bool,
     /// After asks that failed.
     cooling: Cooling,
     why_cooling: String,
     /// After lists that were not answered.
     silence: Cooling,
-    /// Why the last list failed.
-    unlisted: Option<String>,
+    listing: Listing,
+    /// Why lists fail, as the operator was told last.
+    told: Option<String>,
+}
+
+/// How it went when it was asked for its list last.
+enum Listing {
+    NotAsked,
+    Answered,
+    Failed(String),
 }
 
 impl Provider {
-    /// Starts its plugin. Does not wait for it.
+    /// Starts its plugin. Does not wait for it. An error where it can never start.
     pub(crate) fn start(
         choice: &Choice,
         options: &Options,
         settings: &Settings,
+        remembered: &Remembered,
     ) -> Result<Self, Error> {
         let name = choice.name.clone();
-        let own = std::env::current_exe().ok();
-        let binary = find(&choice.plugin, own.as_deref().and_then(Path::parent))
+        let underneath = Underneath::start(choice, settings)
             .map_err(|error| Error::new(format!("provider {name}: {error}")))?;
-        let mut launch = Launch::new(binary);
-        (launch.start_limit, launch.init_limit) = (START_LIMIT, START_LIMIT);
-        for (variable, value) in &choice.env {
-            launch = launch.env(variable, value);
-        }
-        let config = serde_json::to_vec(&choice.config).unwrap_or_default();
+        let accepted = underneath.fingerprint();
         Ok(Self {
             name,
-            supervised: Supervised::start(launch, config, settings.clone()),
+            underneath,
             max_instances: choice.max_instances,
+            price_per_hour: choice.price_per_hour.unwrap_or_default(),
             call_timeout: options.call_timeout,
             fares: Mutex::new(Fares {
-                info: None,
-                book: Book::default(),
+                facts: remembered.facts.filter(|facts| facts.accepted == accepted),
+                book: Book::new(remembered.listed()),
+                is_guessed: false,
                 cooling: Cooling::new(options.cooldown, COOLDOWN_LIMIT),
                 why_cooling: String::new(),
                 silence: Cooling::new(LIST_PAUSE.0, LIST_PAUSE.1),
-                unlisted: Some("it was not asked for a list yet".into()),
+                listing: Listing::NotAsked,
+                told: None,
             }),
         })
     }
 
-    /// Waits for its first start; what it says of its group.
-    pub(crate) async fn first_start(&self) -> Result<GroupInfo, Error> {
-        let why = match tokio::time::timeout(START_LIMIT, self.up()).await {
-            Ok(Ok(plugin)) => {
-                let mut info = plugin.info().clone();
-                info.max_size = info.max_size.min(self.max_instances.unwrap_or(u32::MAX));
-                self.fares().info = Some(info.clone());
-                return Ok(info);
-            }
-            Ok(Err(why)) => why,
-            Err(_) => format!("its plugin did not start within {} s", START_LIMIT.as_secs()),
-        };
-        Err(Error::new(format!("provider {}: {why}", self.name)))
+    /// Waits for its first start.
+    pub(crate) async fn first_start(&self) -> FirstStart {
+        let start = self.underneath.first_start().await;
+        if let FirstStart::Up(plugin) = &start {
+            self.fares().facts = Some(self.facts(plugin.info()));
+        }
+        start
     }
 
-    /// The plugin once it runs. A start that fails is tried again for a moment: plugins of a
-    /// predecessor of this one, which was killed, may be about to end.
-    async fn up(&self) -> Result<Arc<Plugin>, String> {
-        let mut status = self.supervised.status();
-        // An error is the end of supervision, which the status tells.
-        let _ = status.wait_for(|status| !matches!(status, SupervisedStatus::Starting)).await;
-        let is_up = |status: &SupervisedStatus| matches!(status, SupervisedStatus::Up(_));
-        let _ = tokio::time::timeout(PREDECESSOR_LIMIT, status.wait_for(is_up)).await;
-        match &*status.borrow() {
-            SupervisedStatus::Up(plugin) => Ok(Arc::clone(plugin)),
-            SupervisedStatus::Down(failure) => Err(first_line(failure)),
-            _ => Err("its plugin was stopped".into()),
+    /// The group goes on without it until it is up. Where no list of before is remembered
+    /// it counts as having no instances: they may come later, but none may seem to go.
+    pub(crate) fn begin_down(&self, why: String) {
+        let mut fares = self.fares();
+        let remembered = fares.book.listed().map(<[_]>::len);
+        match remembered {
+            Some(instances) => tracing::warn!(
+                provider = self.name,
+                why,
+                instances,
+                "provider is down, its instances are those of its last list"
+            ),
+            None => tracing::warn!(
+                provider = self.name,
+                why,
+                "provider is down and nothing is remembered of it: it counts as having no \
+                 instances until it lists them"
+            ),
+        }
+        if remembered.is_none() {
+            fares.book = Book::new(Some(Vec::new()));
+            fares.is_guessed = true;
+        }
+        (fares.listing, fares.told) = (Listing::Failed(why.clone()), Some(why));
+    }
+
+    /// The most instances that it says it can have, within the operator's limit. Of one that
+    /// never started only the limit is known.
+    pub(crate) fn size(&self) -> u32 {
+        self.size_by(self.fares().facts)
+    }
+
+    fn size_by(&self, facts: Option<Facts>) -> u32 {
+        match (facts, self.max_instances) {
+            (Some(facts), limit) => facts.max_size.min(limit.unwrap_or(u32::MAX)),
+            (None, limit) => limit.unwrap_or(0),
+        }
+    }
+
+    /// Whether it can suspend instances, as far as it is known.
+    pub(crate) fn suspends(&self) -> bool {
+        self.fares().facts.is_some_and(|facts| facts.suspends)
+    }
+
+    /// Whether its plugin is known to have accepted the configuration that it has now.
+    pub(crate) fn was_accepted(&self) -> bool {
+        self.fares().facts.is_some()
+    }
+
+    /// What the next plugin process is to know of it.
+    pub(crate) fn remembered(&self) -> Remembered {
+        let fares = self.fares();
+        Remembered::new(fares.facts, fares.book.listed().filter(|_| !fares.is_guessed))
+    }
+
+    fn facts(&self, info: &GroupInfo) -> Facts {
+        Facts {
+            accepted: self.underneath.fingerprint(),
+            max_size: info.max_size,
+            suspends: info.suspend_resume,
         }
     }
 
     /// Lists it anew. Where that fails the last list stays as it was.
     pub(crate) async fn list(&self) {
-        if self.fares().silence.left(Instant::now()).is_some() {
-            return;
-        }
-        let listed = match self.supervised.plugin("Update", UP_LIMIT).await {
-            Ok(plugin) => plugin.update(LIST_LIMIT.min(self.call_timeout)).await,
+        let limit = {
+            let fares = self.fares();
+            if fares.silence.left(Instant::now()).is_some() {
+                return;
+            }
+            // Only at first: of one that is down for long each list would be late.
+            if matches!(fares.listing, Listing::Failed(_)) { Duration::ZERO } else { UP_LIMIT }
+        };
+        let listed = match self.underneath.plugin("Update", limit).await {
+            Ok(plugin) => {
+                let listed = plugin.update(LIST_LIMIT.min(self.call_timeout)).await;
+                listed.map(|listed| (self.facts(plugin.info()), listed))
+            }
             Err(error) => Err(error),
         };
-        let now = Instant::now();
-        let mut fares = self.fares();
         match listed {
-            Ok(listed) => {
-                if fares.book.listed().is_some() && fares.unlisted.is_some() {
-                    tracing::info!(provider = self.name, "provider lists its instances again");
-                }
-                fares.book.list(listed, now);
-                fares.silence.succeeded();
-                fares.unlisted = None;
-            }
-            Err(error) => {
-                if matches!(error, CallError::Deadline { .. }) {
-                    fares.silence.failed(now);
-                }
-                let why = error.to_string();
-                if fares.unlisted.is_none() {
-                    tracing::warn!(
-                        provider = self.name,
-                        why,
-                        "provider does not list its instances, its last list is kept"
-                    );
-                }
-                fares.unlisted = Some(why);
-            }
+            Ok((facts, listed)) => self.has_listed(facts, listed),
+            Err(error) => self.has_not_listed(&error),
         }
     }
 
-    /// Its instances as they were listed last, or why there was no list yet.
+    fn has_listed(&self, facts: Facts, listed: Vec<InstanceStatus>) {
+        let mut fares = self.fares();
+        if fares.told.take().is_some() {
+            tracing::info!(provider = self.name, "provider is up and lists its instances");
+        }
+        let before = fares.book.listed().map_or(0, <[_]>::len);
+        if before <= MOST_INSTANCES && listed.len() > MOST_INSTANCES {
+            tracing::warn!(
+                provider = self.name,
+                instances = listed.len(),
+                "provider has too many instances to remember them in state_file"
+            );
+        }
+        fares.book.list(listed, Instant::now());
+        fares.silence.succeeded();
+        (fares.facts, fares.is_guessed) = (Some(facts), false);
+        fares.listing = Listing::Answered;
+    }
+
+    fn has_not_listed(&self, error: &CallError) {
+        let mut fares = self.fares();
+        if matches!(error, CallError::Deadline { .. }) {
+            fares.silence.failed(Instant::now());
+        }
+        let why = cause(error);
+        if fares.book.listed().is_some() && fares.told.as_ref() != Some(&why) {
+            tracing::warn!(
+                provider = self.name,
+                why,
+                "provider does not list its instances, what was known of them is kept"
+            );
+            fares.told = Some(why.clone());
+        }
+        fares.listing = Listing::Failed(why);
+    }
+
+    /// Its instances as they are known, or why nothing is known of them yet.
     pub(crate) fn listed(&self) -> Result<Vec<InstanceStatus>, Error> {
         let fares = self.fares();
         let listed = fares.book.listed().map(<[_]>::to_vec);
         listed.ok_or_else(|| {
-            let why = fares.unlisted.as_deref().unwrap_or_default();
+            let why = match &fares.listing {
+                Listing::Failed(why) => why,
+                Listing::NotAsked | Listing::Answered => "it was not asked for a list yet",
+            };
             Error::new(format!("provider {} has not listed its instances yet: {why}", self.name))
         })
     }
 
-    /// Instances that exist or may come, and those that cost.
-    pub(crate) fn counts(&self) -> (u32, u32) {
+    /// Whether nobody asked it for a list yet, or nothing is known of its instances.
+    pub(crate) fn is_to_list(&self) -> bool {
         let fares = self.fares();
-        (fares.book.instances(), fares.book.costing())
+        matches!(fares.listing, Listing::NotAsked) || fares.book.listed().is_none()
+    }
+
+    /// Instances that exist or may come.
+    pub(crate) fn instances(&self) -> u32 {
+        self.fares().book.instances()
+    }
+
+    /// Instances that cost.
+    pub(crate) fn running(&self) -> Running<'_> {
+        let (provider, price_per_hour) = (&self.name, self.price_per_hour);
+        Running { provider, instances: self.fares().book.costing(), price_per_hour }
     }
 
     /// Asks for up to `n` instances, if it is up, has room and is not left alone.
     pub(crate) async fn ask(&self, n: u32) -> Asked {
-        let (plugin, number, n) = match self.may_be_asked(n) {
+        let (plugin, number, n) = match self.may_be_asked(n).await {
             Ok(may) => may,
             Err(why) => return Asked::Refused(why),
         };
@@ -219,22 +302,21 @@ impl Provider {
     }
 
     /// The plugin to ask, the number under which the ask is in the books, and for how many.
-    fn may_be_asked(&self, n: u32) -> Result<(Arc<Plugin>, u64, u32), String> {
-        let plugin = match &*self.supervised.status().borrow() {
-            SupervisedStatus::Up(plugin) => Arc::clone(plugin),
-            SupervisedStatus::Down(failure) => return Err(first_line(failure)),
-            _ => return Err("its plugin is not there".into()),
-        };
+    async fn may_be_asked(&self, n: u32) -> Result<(Arc<Plugin>, u64, u32), String> {
+        let plugin = self.underneath.plugin("Increase", Duration::ZERO).await;
+        let plugin = plugin.map_err(|error| cause(&error))?;
         let now = Instant::now();
         let mut fares = self.fares();
-        if let Some(why) = &fares.unlisted {
-            return Err(format!("it does not list its instances: {why}"));
+        match &fares.listing {
+            Listing::NotAsked => return Err("it was not asked for a list yet".into()),
+            Listing::Failed(why) => return Err(format!("it does not list its instances: {why}")),
+            Listing::Answered => {}
         }
         if let Some(left) = fares.cooling.left(now) {
             let left = left.as_secs() + 1;
             return Err(format!("it is left alone for {left} s since {}", fares.why_cooling));
         }
-        let most = fares.info.as_ref().map_or(0, |info| info.max_size);
+        let most = self.size_by(fares.facts);
         let room = most.saturating_sub(fares.book.instances());
         if room == 0 {
             return Err(format!("it is full: {} of {most}", fares.book.instances()));
@@ -279,11 +361,11 @@ impl Provider {
     /// The plugin for a call to instances that are there; waits for one that is started
     /// again.
     async fn plugin(&self, call: &'static str) -> Result<Arc<Plugin>, CallError> {
-        self.supervised.plugin(call, AGAIN_LIMIT).await
+        self.underneath.plugin(call, AGAIN_LIMIT).await
     }
 
     pub(crate) async fn stop(&self) {
-        self.supervised.stop(SHUTDOWN_LIMIT).await;
+        self.underneath.stop(SHUTDOWN_LIMIT).await;
     }
 
     fn fares(&self) -> MutexGuard<'_, Fares> {
@@ -291,6 +373,10 @@ impl Provider {
     }
 }
 
-fn first_line(failure: &StartFailure) -> String {
-    failure.to_string().lines().next().unwrap_or_default().to_owned()
+/// Why a list failed: of a plugin that is gone, how it went.
+fn cause(error: &CallError) -> String {
+    match error {
+        CallError::Gone { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
 }

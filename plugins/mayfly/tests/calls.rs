@@ -72,12 +72,9 @@ async fn a_configuration_that_is_wrong_is_refused_with_the_provider_s_name() {
     let mut rig = Rig::two(json!({}), json!({"config": {"boot": "soon"}}), json!({}));
     let refused = rig.refusal().await;
     assert!(refused.contains("provider second: ") && refused.contains("boot"), "{refused}");
-    rig.config["providers"][1]["plugin"] = "no-such-plugin".into();
+    rig.config["providers"][1]["plugin"] = "no such?".into();
     let refused = rig.refusal().await;
-    assert!(refused.contains("provider second: ") && refused.contains("on PATH"), "{refused}");
-    rig.config["providers"][1]["plugin"] = "/bin/false".into();
-    let refused = rig.refusal().await;
-    assert!(refused.contains("exited with status 1"), "{refused}");
+    assert!(refused.contains("provider second: plugin \"no such?\""), "{refused}");
     rig.config["max_instance"] = 3.into();
     let refused = rig.refusal().await;
     assert!(refused.contains("unknown field `max_instance`"), "{refused}");

@@ -67,6 +67,23 @@ impl Rig {
         Self::new(&[("first", "sim", first), ("second", "sim", second)], more)
     }
 
+    /// Gives a provider, by its place, a binary of its own, which is not there yet.
+    pub(crate) fn without_binary(&mut self, place: usize) -> PathBuf {
+        let plugin = &mut self.config["providers"][place]["plugin"];
+        let name = plugin.as_str().and_then(|path| path.rsplit('/').next()).expect("a path");
+        let own = self.directory.path().join(format!("bin-{place}")).join(name);
+        std::fs::create_dir(own.parent().expect("a directory")).expect("made");
+        *plugin = own.display().to_string().into();
+        own
+    }
+
+    /// Keeps the books in a file; its path.
+    pub(crate) fn with_state_file(&mut self) -> PathBuf {
+        let file = self.directory.path().join("kept/books.json");
+        self.config["state_file"] = file.display().to_string().into();
+        file
+    }
+
     /// Text in the environment of the plugin and of all that it starts.
     pub(crate) fn marker(&self) -> String {
         format!("MAYFLY_PLUGIN_RIG={}", self.directory.path().display())
@@ -149,6 +166,42 @@ fn beside(name: &str) -> PathBuf {
     let path = directory.expect("a directory").join(name);
     assert!(path.is_file(), "there is no {}: run cargo build -p {name}", path.display());
     path
+}
+
+/// Puts the real binary of that name where it was missing or broken.
+pub(crate) fn install(binary: &Path) {
+    let real = beside(binary.file_name().and_then(|name| name.to_str()).expect("a name"));
+    put(binary, |new| std::os::unix::fs::symlink(&real, new));
+}
+
+/// Puts a program there that ends at once.
+pub(crate) fn break_binary(binary: &Path) {
+    put(binary, |new| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(new, "#!/bin/sh\nexit 3\n")?;
+        std::fs::set_permissions(new, std::fs::Permissions::from_mode(0o755))
+    });
+}
+
+fn put(binary: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) {
+    let new = binary.with_extension("new");
+    make(&new).and_then(|()| std::fs::rename(&new, binary)).expect("put there");
+}
+
+/// Runs a command of the simulated cloud.
+pub(crate) fn sim(arguments: &[&str]) {
+    let done = std::process::Command::new(beside("fleeting-plugin-sim")).args(arguments).output();
+    let done = done.expect("it runs");
+    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Waits until a line of the log has all of these texts.
+pub(crate) async fn await_log_line(parts: &[&str]) {
+    until(async || {
+        let logs = logs().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        logs.lines().any(|line| parts.iter().all(|part| line.contains(part))).then_some(())
+    })
+    .await;
 }
 
 /// Ids that are listed and not gone, in order.
