@@ -1,7 +1,8 @@
 //! `mayfly exec`: runs the pipeline file of the current repository here and now, on the
-//! embedded coordinator and local instances. The manager inside is the very one that
-//! serves a GitLab.
+//! embedded coordinator and local instances; its scripts as processes there, or in
+//! containers. The manager inside is the very one that serves a GitLab.
 
+mod containers;
 mod progress;
 mod setup;
 mod summary;
@@ -10,6 +11,7 @@ mod timeline;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::Args;
 use tokio::net::TcpListener;
 
@@ -18,9 +20,10 @@ use crate::app::{App, StartError};
 use crate::cli::LogFlags;
 use crate::coordinator::pipeline::{Diagnostic, Pipeline, compile};
 use crate::coordinator::server::{self, Handle, Options};
-use crate::coordinator::{PipelineOutcome, snapshot};
+use crate::coordinator::{self, PipelineOutcome, snapshot};
 use crate::shutdown::{Ending, Signals};
 use crate::telemetry;
+use containers::{Containers, Executor};
 use progress::Progress;
 use timeline::Timelines;
 
@@ -41,6 +44,16 @@ pub(crate) struct Flags {
     /// that works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     isolation: String,
+    /// What the scripts of jobs run as
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Executor::Instance)]
+    executor: Executor,
+    /// With --executor docker: the image of jobs that name none
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// With --executor docker: the daemon's socket; by default that of DOCKER_HOST, or this
+    /// machine's own
+    #[arg(long, value_name = "unix:///PATH", value_parser = containers::parse_host)]
+    docker_host: Option<PathBuf>,
     /// Directory for the full logs; by default one in the user's state directory
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
@@ -49,7 +62,33 @@ pub(crate) struct Flags {
     json: bool,
 }
 
+impl Flags {
+    /// Ends the process where flags contradict each other, as clap does.
+    fn check(&self) {
+        let is_docker = self.executor == Executor::Docker;
+        let message = if !is_docker && (self.image.is_some() || self.docker_host.is_some()) {
+            "--image and --docker-host are of --executor docker: add it"
+        } else if is_docker && !matches!(self.isolation.as_str(), "auto" | "none") {
+            "instances cannot be isolated with --executor docker: the daemon must see their \
+             files, and scripts run in containers anyway; leave --isolation out"
+        } else {
+            return;
+        };
+        let mut command = Self::augment_args(clap::Command::new("mayfly exec"));
+        command.error(ErrorKind::ArgumentConflict, message).exit();
+    }
+
+    fn executor(&self) -> coordinator::Executor {
+        let has_image = self.image.as_ref().is_some_and(|image| !image.trim().is_empty());
+        match self.executor {
+            Executor::Instance => coordinator::Executor::Instance,
+            Executor::Docker => coordinator::Executor::Docker { has_image },
+        }
+    }
+}
+
 pub(crate) fn run(flags: &Flags, log: &LogFlags) -> Exit {
+    flags.check();
     telemetry::init(log, Some("warn"), false);
     match block_on(execute(flags)) {
         Ok(exit) => exit,
@@ -80,6 +119,10 @@ async fn execute(flags: &Flags) -> Exit {
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
+    let containers = match Containers::find(flags).await {
+        Ok(containers) => containers,
+        Err(error) => return complain(flags, &error, Exit::Plugin),
+    };
     let logs = match setup::log_directory(flags.logs.as_deref(), &pipeline.context.project) {
         Ok(logs) => logs,
         Err(error) => {
@@ -102,7 +145,9 @@ async fn execute(flags: &Flags) -> Exit {
             return complain(flags, &format!("cannot serve the pipeline: {error}"), Exit::State);
         }
     };
-    let app = match start_manager(flags, directory.path(), handle.url(), &token).await {
+    let place =
+        setup::Place { directory: directory.path(), url: handle.url(), token: &token, containers };
+    let app = match start_manager(flags, &place).await {
         Ok(app) => app,
         Err(error) if flags.json => return complain(flags, &error.to_string(), Exit::Plugin),
         Err(error) => return exit_of(&error),
@@ -111,6 +156,11 @@ async fn execute(flags: &Flags) -> Exit {
     let exit = run.watch(signals).await;
     if tokio::time::timeout(CLOSE_LIMIT, app.close()).await.is_err() {
         tracing::warn!("not all instances are gone; their lease ends them");
+    }
+    if let Some(containers) = &place.containers
+        && let Err(error) = containers.clear().await
+    {
+        tracing::warn!(%error, "containers of this run may be left on the Docker daemon");
     }
     handle.shutdown().await;
     exit
@@ -134,6 +184,7 @@ async fn prepare(flags: &Flags, directory: &Path) -> Result<(Pipeline, snapshot:
         complain(flags, &message, Exit::Config)
     })?;
     snapshot.context.config_path.clone_from(&name);
+    snapshot.context.executor = flags.executor();
     let pipeline = compile(&text, &name, &snapshot.context, &jobs)
         .map_err(|findings| show_findings(flags, &findings))?;
     if !flags.json {
@@ -161,17 +212,13 @@ fn show_findings(flags: &Flags, findings: &[Diagnostic]) -> Exit {
 }
 
 /// Starts the manager; without isolation where the machine allows none and the user left
-/// the choice.
-async fn start_manager(
-    flags: &Flags,
-    directory: &Path,
-    url: &str,
-    token: &str,
-) -> Result<App, StartError> {
-    let config = |isolation: &str| setup::config(flags, directory, (url, token), isolation);
-    match App::start(config(&flags.isolation)).await {
+/// the choice. The daemon of containers sees only instances without it.
+async fn start_manager(flags: &Flags, place: &setup::Place<'_>) -> Result<App, StartError> {
+    let config = |isolation: &str| setup::config(flags, place, isolation);
+    let wanted = if place.containers.is_some() { "none" } else { flags.isolation.as_str() };
+    match App::start(config(wanted)).await {
         Err(StartError::Provider(error))
-            if flags.isolation == "auto" && error.to_string().contains("isolation = \"none\"") =>
+            if wanted == "auto" && error.to_string().contains("isolation = \"none\"") =>
         {
             if !flags.json {
                 eprintln!(

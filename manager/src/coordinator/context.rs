@@ -17,6 +17,22 @@ pub(crate) struct Context {
     pub(crate) user: Person,
     /// Path of the pipeline file in the repository: `CI_CONFIG_PATH`.
     pub(crate) config_path: String,
+    /// Where the scripts of its jobs run.
+    pub(crate) executor: Executor,
+}
+
+/// Where scripts run. GitLab's server need not know; a run at a desk can say at once which
+/// keywords would have no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Executor {
+    /// On the instance itself: `image` and `services` are refused.
+    #[default]
+    Instance,
+    /// In containers.
+    Docker {
+        /// Whether there is an image for jobs that name none.
+        has_image: bool,
+    },
 }
 
 /// A project: GitLab's `group/subgroup/name`.
@@ -116,6 +132,7 @@ impl Default for Context {
             },
             user: Person { login: "mayfly".into(), name, email },
             config_path: ".gitlab-ci.yml".into(),
+            executor: Executor::default(),
         }
     }
 }

@@ -13,5 +13,5 @@ mod run;
 pub(crate) mod server;
 pub(crate) mod snapshot;
 
-pub(crate) use context::{Context, Project};
+pub(crate) use context::{Context, Executor, Project};
 pub(crate) use run::{JobOutcome, JobState, PipelineOutcome};

@@ -9,6 +9,7 @@ use scheduler::policy::Policy;
 use scheduler::{Limits, Schedule};
 
 use super::Flags;
+use super::containers::Containers;
 use crate::config::{Autoscaler, Config, Runner, Server, Template};
 use crate::coordinator::Project;
 use crate::secret::Secret;
@@ -78,13 +79,21 @@ fn forget_old(base: &Path) {
     }
 }
 
+/// Where a run takes place.
+pub(super) struct Place<'a> {
+    /// Of this run alone.
+    pub(super) directory: &'a Path,
+    /// The coordinator's.
+    pub(super) url: &'a str,
+    /// The runner's.
+    pub(super) token: &'a str,
+    /// Where jobs run in containers.
+    pub(super) containers: Option<Containers>,
+}
+
 /// One runner, served by local instances.
-pub(super) fn config(
-    flags: &Flags,
-    directory: &Path,
-    (url, token): (&str, &str),
-    isolation: &str,
-) -> Config {
+pub(super) fn config(flags: &Flags, place: &Place<'_>, isolation: &str) -> Config {
+    let directory = place.directory;
     let plugin_config = serde_json::json!({
         "name": "exec",
         "root": directory.join("instances"),
@@ -102,6 +111,7 @@ pub(super) fn config(
         template: Template {
             plugin: "fleeting-plugin-local".into(),
             plugin_config: Secret::new(plugin_config.to_string()),
+            docker_host: place.containers.as_ref().map(Containers::host),
             ..Template::default()
         },
         limits,
@@ -116,14 +126,14 @@ pub(super) fn config(
     let runner = Runner {
         name: "exec".into(),
         server: Server {
-            url: url.to_owned(),
-            token: Secret::new(token),
+            url: place.url.to_owned(),
+            token: Secret::new(place.token),
             id: 1,
             ca_certificates: Vec::new(),
         },
         limit: 0,
         request_concurrency: 1,
-        engine: engine(url),
+        engine: engine(place),
         autoscaler,
         // The server ends with this process.
         report_alone_after: Duration::ZERO,
@@ -142,19 +152,21 @@ pub(super) fn config(
     }
 }
 
-fn engine(url: &str) -> job::compose::Runner {
+fn engine(place: &Place<'_>) -> job::compose::Runner {
+    let containers = place.containers.as_ref();
     job::compose::Runner {
         name: "exec".into(),
-        short_token: "exec".into(),
+        short_token: containers.map_or("exec", Containers::short_token).into(),
         version: env!("CARGO_PKG_VERSION").into(),
         // Logs are read as plain files.
         feature_flags: [("FF_TIMESTAMPS".to_owned(), false)].into(),
         output_limit_bytes: OUTPUT_LIMIT_BYTES,
         server: job::compose::Server {
-            api_url: format!("{url}/api/v4/"),
+            api_url: format!("{}/api/v4/", place.url),
             ca_certificates: Vec::new(),
             user_agent: crate::USER_AGENT.into(),
         },
+        docker: containers.map(Containers::options),
         ..job::compose::Runner::default()
     }
 }

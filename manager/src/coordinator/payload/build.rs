@@ -3,14 +3,14 @@
 use super::{
     expand, predefined,
     wire::{
-        Artifact, ArtifactsFile, Dependency, Features, GitInfo, JobInfo, Payload, RunnerInfo, Step,
-        Variable,
+        Artifact, ArtifactsFile, Dependency, DockerOptions, ExecutorOptions, Features, GitInfo,
+        Image, JobInfo, Payload, RunnerInfo, Service, Step, Variable,
     },
 };
 use crate::coordinator::{
     Context,
     context::PIPELINE_ID,
-    pipeline::{Artifacts, ArtifactsWhen, CompiledJob},
+    pipeline::{self, Artifacts, ArtifactsWhen, CompiledJob},
 };
 
 /// History that jobs get when they do not set `GIT_DEPTH`: a new project's in GitLab.
@@ -86,8 +86,8 @@ pub(in crate::coordinator) fn build(
         inputs: [],
         variables,
         steps: steps(job),
-        image: None,
-        services: [],
+        image: job.image.as_ref().map(image),
+        services: job.services.iter().map(service).collect(),
         artifacts: job.artifacts.as_ref().and_then(artifact).map(|artifact| [artifact]),
         cache: [],
         credentials: [],
@@ -106,15 +106,42 @@ pub(in crate::coordinator) fn build(
 
 fn variables(context: &Context, job: &CompiledJob, assignment: &Assignment<'_>) -> Vec<Variable> {
     let mut variables = predefined::variables(context, job, assignment);
-    variables.extend(job.variables.iter().map(|variable| Variable {
+    variables.extend(job.variables.iter().map(of_file));
+    expand::expand(variables)
+}
+
+/// A variable of the pipeline file: nothing in there is a secret.
+fn of_file(variable: &pipeline::Variable) -> Variable {
+    Variable {
         key: variable.name.clone(),
         value: variable.value.clone(),
         public: true,
         file: false,
         masked: false,
         raw: variable.raw,
-    }));
-    expand::expand(variables)
+    }
+}
+
+fn image(image: &pipeline::Image) -> Image {
+    let is_asked = image.platform.is_some() || image.user.is_some();
+    let docker = is_asked
+        .then(|| DockerOptions { platform: image.platform.clone(), user: image.user.clone() });
+    Image {
+        name: image.name.clone(),
+        entrypoint: image.entrypoint.clone(),
+        executor_opts: ExecutorOptions { docker },
+        ports: [],
+        pull_policy: (!image.pull_policy.is_empty()).then(|| image.pull_policy.clone()),
+    }
+}
+
+fn service(service: &pipeline::Service) -> Service {
+    Service {
+        image: image(&service.image),
+        alias: service.alias.clone(),
+        command: service.command.clone(),
+        variables: service.variables.iter().map(of_file).collect(),
+    }
 }
 
 fn job_info(context: &Context, job: &CompiledJob, assignment: &Assignment<'_>) -> JobInfo {
@@ -203,14 +230,15 @@ fn artifact(artifacts: &Artifacts) -> Option<Artifact> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::pipeline;
+    use crate::coordinator::Executor;
 
     fn payload(text: &str) -> serde_json::Value {
         payload_of(text, false)
     }
 
     fn payload_of(text: &str, is_shallow: bool) -> serde_json::Value {
-        let context = Context::default();
+        let executor = Executor::Docker { has_image: true };
+        let context = Context { executor, ..Context::default() };
         let pipeline = pipeline::compile(text, "f", &context, &[]).expect("compiles");
         let assignment = Assignment {
             id: 7,
@@ -262,6 +290,44 @@ My Job:
         assert_eq!(variable(&payload, "CI_SERVER_PORT")["value"], "8000");
         assert_eq!(variable(&payload, "CI_PROJECT_NAME")["value"], "mine");
         assert_eq!(payload["secrets"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn containers_are_gitlabs() {
+        let payload = payload(
+            "
+services: [redis:7]
+j:
+  image: { name: '$X/i:1', entrypoint: [''], docker: { user: ci } }
+  services:
+    - name: db:1
+      alias: one two
+      command: [--fast]
+      variables: { A: $B, RAW: { value: $C, expand: false } }
+      pull_policy: [always, if-not-present]
+      docker: { platform: linux/arm64 }
+    - plain
+  script: [x]
+",
+        );
+        let image = serde_json::json!({
+            "name": "$X/i:1", "entrypoint": [""], "executor_opts": {"docker": {"user": "ci"}},
+            "ports": [], "pull_policy": null,
+        });
+        assert_eq!(payload["image"], image);
+        let [db, plain] = &payload["services"].as_array().expect("a list")[..] else {
+            panic!("{payload}")
+        };
+        assert_eq!((&db["name"], &db["alias"]), (&"db:1".into(), &"one two".into()));
+        assert_eq!(db["command"], serde_json::json!(["--fast"]));
+        assert_eq!(db["pull_policy"], serde_json::json!(["always", "if-not-present"]));
+        assert_eq!(db["executor_opts"]["docker"]["platform"], "linux/arm64");
+        let variables = db["variables"].as_array().expect("a list");
+        let told: Vec<_> = variables.iter().map(|v| (&v["key"], &v["value"], &v["raw"])).collect();
+        assert_eq!(told[0], (&"A".into(), &"$B".into(), &false.into()));
+        assert_eq!(told[1], (&"RAW".into(), &"$C".into(), &true.into()));
+        assert_eq!((&plain["name"], &plain["alias"]), (&"plain".into(), &().into()));
+        assert_eq!(plain["executor_opts"], serde_json::json!({}));
     }
 
     #[test]

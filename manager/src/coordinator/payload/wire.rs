@@ -16,8 +16,8 @@ pub(in crate::coordinator) struct Payload {
     pub(super) inputs: [(); 0],
     pub(super) variables: Vec<Variable>,
     pub(super) steps: Vec<Step>,
-    pub(super) image: Option<()>,
-    pub(super) services: [(); 0],
+    pub(super) image: Option<Image>,
+    pub(super) services: Vec<Service>,
     pub(super) artifacts: Option<[Artifact; 1]>,
     pub(super) cache: [(); 0],
     pub(super) credentials: [(); 0],
@@ -82,6 +82,38 @@ pub(super) struct Step {
     pub(super) timeout: u64,
     pub(super) when: &'static str,
     pub(super) allow_failure: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Image {
+    pub(super) name: String,
+    pub(super) entrypoint: Option<Vec<String>>,
+    pub(super) executor_opts: ExecutorOptions,
+    pub(super) ports: [(); 0],
+    pub(super) pull_policy: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ExecutorOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) docker: Option<DockerOptions>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DockerOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) platform: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Service {
+    #[serde(flatten)]
+    pub(super) image: Image,
+    pub(super) alias: Option<String>,
+    pub(super) command: Option<Vec<String>>,
+    pub(super) variables: Vec<Variable>,
 }
 
 #[derive(Debug, Serialize)]

@@ -8,6 +8,7 @@ use super::{
     keywords::{self, Place},
     yaml::{Entry, Node},
 };
+use crate::coordinator::Executor;
 
 /// Stages of a file that names none, without the two that every file has.
 const DEFAULT_STAGES: &[&str] = &["build", "test", "deploy"];
@@ -22,7 +23,7 @@ pub(super) struct File {
 }
 
 /// Reads the whole file; what is wrong with it becomes findings.
-pub(super) fn read(root: &Node, findings: &mut Findings<'_>) -> File {
+pub(super) fn read(root: &Node, executor: Executor, findings: &mut Findings<'_>) -> File {
     let mut file = File { stages: with_ends(Vec::new()), variables: Vec::new(), jobs: Vec::new() };
     let Some(entries) = root.map() else {
         let message = format!("the file must be a mapping of jobs, found {}", root.kind());
@@ -33,7 +34,7 @@ pub(super) fn read(root: &Node, findings: &mut Findings<'_>) -> File {
         .iter()
         .filter_map(|entry| fields::key_text(entry, findings).map(|key| (key, entry)))
         .collect();
-    let mut defaults = Defaults::default();
+    let mut defaults = Defaults { executor, ..Defaults::default() };
     for (key, entry) in named.iter().filter(|(key, entry)| is_setting(key, entry)) {
         setting(key, entry, &mut file, &mut defaults, findings);
     }
@@ -75,32 +76,33 @@ fn setting(
                 default(key, entry, defaults, findings);
             }
         }
-        script => default(script, entry, defaults, findings),
+        other => default(other, entry, defaults, findings),
     }
 }
 
 fn default(key: &str, entry: &Entry, defaults: &mut Defaults, findings: &mut Findings<'_>) {
     let node = &entry.value;
-    let slot = match key {
-        "artifacts" => {
-            defaults.artifacts = Some(fields::artifacts(node, findings));
-            return;
-        }
-        "timeout" => {
-            defaults.timeout = fields::timeout(node, findings);
-            return;
-        }
-        "tags" => return job::tags(node, findings),
-        "before_script" => &mut defaults.before,
-        _ => &mut defaults.after,
+    let is_there = match key {
+        "image" => defaults.containers.image.is_some(),
+        "services" => defaults.containers.services.is_some(),
+        "before_script" => defaults.before.is_some(),
+        "after_script" => defaults.after.is_some(),
+        _ => false,
     };
-    if slot.is_some() {
+    if is_there {
         let hint = "keep the one under `default`";
         let message = format!("{} is there twice, at the top and in `default`", quoted(key));
         findings.error(entry.key.span, message, Some(hint.into()));
         return;
     }
-    *slot = fields::side_script(node, &quoted(key), findings);
+    match key {
+        "image" | "services" => defaults.containers.set(key, entry, defaults.executor, findings),
+        "artifacts" => defaults.artifacts = Some(fields::artifacts(node, findings)),
+        "timeout" => defaults.timeout = fields::timeout(node, findings),
+        "tags" => job::tags(node, findings),
+        "before_script" => defaults.before = fields::side_script(node, &quoted(key), findings),
+        _ => defaults.after = fields::side_script(node, &quoted(key), findings),
+    }
 }
 
 fn stages(node: &Node, findings: &mut Findings<'_>) -> Option<Vec<String>> {

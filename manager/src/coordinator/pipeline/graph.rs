@@ -12,6 +12,7 @@ use super::{
     job::{Draft, DraftNeed, DraftWhen},
     keywords,
 };
+use crate::coordinator::Executor;
 
 /// Stage of a job that names none.
 const DEFAULT_STAGE: &str = "test";
@@ -21,6 +22,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Checks what jobs say about each other and gives the jobs of this run in file order.
 pub(super) fn link(
     file: File,
+    executor: Executor,
     only: &[String],
     findings: &mut Findings<'_>,
 ) -> Option<(Vec<String>, Vec<CompiledJob>)> {
@@ -39,6 +41,12 @@ pub(super) fn link(
     if chosen.is_empty() {
         findings.error_without_place("no job is left to run", Some("all are `when: never`".into()));
         return None;
+    }
+    if executor == (Executor::Docker { has_image: false }) {
+        check_images(&file.jobs, &chosen, findings);
+        if !findings.is_clean() {
+            return None;
+        }
     }
     let compiled = file
         .jobs
@@ -228,6 +236,16 @@ fn chosen(
     chosen
 }
 
+fn check_images(jobs: &[Draft], chosen: &BTreeSet<usize>, findings: &mut Findings<'_>) {
+    for job in chosen.iter().map(|index| &jobs[*index]) {
+        if job.containers.image.is_none() {
+            let hint = "give it an `image`, or name one for all such jobs with `--image NAME`";
+            let message = format!("job {} names no image for its container", quoted(&job.name));
+            findings.error(job.span, message, Some(hint.into()));
+        }
+    }
+}
+
 fn say_what_is_left_out(
     jobs: &[Draft],
     chosen: &BTreeSet<usize>,
@@ -275,6 +293,8 @@ fn lower(
         stage_index: 0,
         needs,
         scripts: draft.scripts.clone(),
+        image: draft.containers.image.clone(),
+        services: draft.containers.services.clone().unwrap_or_default(),
         variables: merged(global, &draft.variables),
         artifacts: draft.artifacts.clone(),
         allow_failure: draft.allow_failure.clone().unwrap_or(by_hand),

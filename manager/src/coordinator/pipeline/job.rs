@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::{
     AllowFailure, Artifacts, Need, Scripts, Variable, When,
+    containers::Containers,
     diagnostic::{Findings, Span, quoted},
     fields::{self, put},
     keywords::Place,
     yaml::{Entry, Node, Value},
 };
+use crate::coordinator::Executor;
 
 /// Keywords that say how a job runs without a `script`: their own finding is enough.
 const INSTEAD_OF_SCRIPT: &[&str] = &["extends", "trigger", "run", "pages", "release"];
@@ -20,6 +22,7 @@ pub(super) struct Draft {
     pub(super) stage: Option<(String, Span)>,
     pub(super) needs: Option<Vec<DraftNeed>>,
     pub(super) scripts: Scripts,
+    pub(super) containers: Containers,
     pub(super) variables: Vec<Variable>,
     pub(super) artifacts: Option<Artifacts>,
     pub(super) allow_failure: Option<AllowFailure>,
@@ -41,9 +44,11 @@ pub(super) enum DraftWhen {
     Never,
 }
 
-/// What `default` and the top of the file give to every job.
+/// What `default`, the top of the file and the run give to every job.
 #[derive(Default)]
 pub(super) struct Defaults {
+    pub(super) executor: Executor,
+    pub(super) containers: Containers,
     pub(super) before: Option<Vec<String>>,
     pub(super) after: Option<Vec<String>>,
     pub(super) artifacts: Option<Artifacts>,
@@ -67,6 +72,7 @@ pub(super) fn read(
             script: Vec::new(),
             after: defaults.after.clone().unwrap_or_default(),
         },
+        containers: defaults.containers.clone(),
         variables: Vec::new(),
         artifacts: defaults.artifacts.clone(),
         allow_failure: None,
@@ -75,7 +81,10 @@ pub(super) fn read(
     };
     let what = format!("job {}", quoted(name));
     for (key, entry) in fields::keyed(&entry.value, &what, Place::Job, findings) {
-        set(&mut draft, key, &entry.value, findings);
+        match key {
+            "image" | "services" => draft.containers.set(key, entry, defaults.executor, findings),
+            _ => set(&mut draft, key, &entry.value, findings),
+        }
     }
     let has = |key: &&str| entry.value.get(key).is_some();
     if !has(&"script") && !INSTEAD_OF_SCRIPT.iter().any(has) {

@@ -14,6 +14,9 @@ pub(super) enum Place {
     JobVariable,
     Need,
     AllowFailure,
+    Image,
+    Service,
+    Docker,
 }
 
 /// Names that no job may have: GitLab's table, `Ci::Config::Entry::Root` and `Jobs`.
@@ -33,13 +36,10 @@ pub(super) const RESERVED: &[&str] = &[
     "spec",
 ];
 
-const DOCKER: &str = "needs the docker executor, which `mayfly exec` does not have yet";
 const SERVER: &str = "needs a GitLab server; a local run has none: remove it";
 
 /// GitLab's words that are refused, and what to do instead.
 const REFUSED: &[(&str, &str)] = &[
-    ("image", DOCKER),
-    ("services", DOCKER),
     ("cache", "is not supported yet: jobs start without one, so removing it only costs time"),
     ("rules", "are not evaluated yet: use `when`, or name the jobs on the command line"),
     ("only", "is not evaluated yet: use `when`, or name the jobs on the command line"),
@@ -81,15 +81,29 @@ const REFUSED: &[(&str, &str)] = &[
     ("pipeline", "is not supported: a job can need only jobs of this file"),
     ("project", "is not supported: a job can need only jobs of this file"),
     ("ref", "is not supported: a job can need only jobs of this file"),
+    ("ports", "belongs to GitLab's web terminal, which a local run does not have: remove it"),
+    ("kubernetes", "belongs to another executor: say it under `docker`"),
 ];
 
 /// The words understood at `place`.
 pub(super) fn accepted(place: Place) -> &'static [&'static str] {
     match place {
-        Place::Top => &["stages", "variables", "default", "before_script", "after_script"],
-        Place::Default => &["before_script", "after_script", "artifacts", "tags", "timeout"],
+        Place::Top => &[
+            "stages",
+            "variables",
+            "default",
+            "image",
+            "services",
+            "before_script",
+            "after_script",
+        ],
+        Place::Default => {
+            &["image", "services", "before_script", "after_script", "artifacts", "tags", "timeout"]
+        }
         Place::Job => &[
             "stage",
+            "image",
+            "services",
             "script",
             "before_script",
             "after_script",
@@ -106,6 +120,11 @@ pub(super) fn accepted(place: Place) -> &'static [&'static str] {
         Place::JobVariable => &["value", "expand"],
         Place::Need => &["job", "artifacts", "optional"],
         Place::AllowFailure => &["exit_codes"],
+        Place::Image => &["name", "entrypoint", "pull_policy", "docker"],
+        Place::Service => {
+            &["name", "alias", "entrypoint", "command", "variables", "pull_policy", "docker"]
+        }
+        Place::Docker => &["platform", "user"],
     }
 }
 
@@ -119,11 +138,13 @@ pub(super) fn explain(place: Place, word: &str) -> (&'static str, String) {
     if let Some((_, hint)) = REFUSED.iter().find(|(known, _)| *known == word) {
         return ("not supported here", format!("`{word}` {hint}"));
     }
-    let elsewhere = [Place::Top, Place::Job, Place::Artifacts];
+    let elsewhere = [Place::Top, Place::Job, Place::Artifacts, Place::Service, Place::Docker];
     let stands_in = |place: Place| match place {
         Place::Top => "belongs to the top of the file",
         Place::Job => "belongs into a job",
-        _ => "belongs under `artifacts`",
+        Place::Artifacts => "belongs under `artifacts`",
+        Place::Service => "belongs to an entry of `services`",
+        _ => "belongs under `docker`",
     };
     if let Some(right) = elsewhere.into_iter().find(|other| accepted(*other).contains(&word)) {
         return ("not allowed here", format!("`{word}` {}", stands_in(right)));
@@ -200,17 +221,20 @@ mod tests {
             (Place::Job, "stages", "`stages` belongs to the top of the file"),
             (Place::Job, "paths", "`paths` belongs under `artifacts`"),
             (Place::Default, "script", "`script` belongs into a job"),
+            (Place::Image, "alias", "`alias` belongs to an entry of `services`"),
+            (Place::Image, "user", "`user` belongs under `docker`"),
+            (Place::Service, "nmae", "did you mean `name`?"),
             (Place::AllowFailure, "zzz", "known here: exit_codes"),
         ];
         for (place, word, hint) in table {
             assert_eq!(explain(place, word).1, hint);
         }
-        assert!(explain(Place::Job, "image").1.contains("docker executor"));
     }
 
     #[test]
     fn refused_words_are_nowhere_accepted() {
-        for place in [Place::Top, Place::Default, Place::Job, Place::Artifacts, Place::Need] {
+        let places = [Place::Top, Place::Default, Place::Job, Place::Artifacts, Place::Need];
+        for place in places.into_iter().chain([Place::Image, Place::Service, Place::Docker]) {
             assert!(accepted(place).iter().all(|word| !is_refused(word)), "{place:?}");
         }
     }

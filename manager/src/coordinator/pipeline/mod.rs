@@ -2,9 +2,10 @@
 //!
 //! It understands a subset of GitLab's language and means by it what GitLab means; any other
 //! keyword is a finding with a place and a way around it, never silently skipped. All
-//! findings of a file come at once. `include`, `extends`, `rules` and containers are absent.
+//! findings of a file come at once. `include`, `extends` and `rules` are absent.
 
 mod compile;
+mod containers;
 mod diagnostic;
 mod duration;
 mod fields;
@@ -19,7 +20,8 @@ mod yaml;
 pub(crate) use compile::compile;
 pub(crate) use diagnostic::Diagnostic;
 pub(crate) use model::{
-    AllowFailure, Artifacts, ArtifactsWhen, CompiledJob, Need, Pipeline, Scripts, Variable, When,
+    AllowFailure, Artifacts, ArtifactsWhen, CompiledJob, Image, Need, Pipeline, Scripts, Service,
+    Variable, When,
 };
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub(crate) struct CompiledJob {
     pub(crate) needs: Option<Vec<Need>>,
     /// What it runs.
     pub(crate) scripts: Scripts,
+    /// The image of its container; `None` where it has none, or the runner's.
+    pub(crate) image: Option<Image>,
+    /// Containers beside its own.
+    pub(crate) services: Vec<Service>,
     /// Variables of the file and the job, the job's winning, in order of appearance.
     pub(crate) variables: Vec<Variable>,
     /// What it leaves behind.
@@ -51,6 +55,35 @@ pub(crate) struct Scripts {
     pub(crate) script: Vec<String>,
     /// Run afterwards in any case, in a shell of its own.
     pub(crate) after: Vec<String>,
+}
+
+/// A container image, and how it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Image {
+    /// Its name as written.
+    pub(crate) name: String,
+    /// Replaces the image's entrypoint.
+    pub(crate) entrypoint: Option<Vec<String>>,
+    /// `always`, `if-not-present` or `never`, in the order in which they are tried; empty is
+    /// the runner's.
+    pub(crate) pull_policy: Vec<String>,
+    /// `docker:platform`, as os/architecture.
+    pub(crate) platform: Option<String>,
+    /// `docker:user`.
+    pub(crate) user: Option<String>,
+}
+
+/// A container beside the job's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Service {
+    /// What it runs.
+    pub(crate) image: Image,
+    /// More names under which the job reaches it, separated by blanks or commas.
+    pub(crate) alias: Option<String>,
+    /// Replaces the image's command.
+    pub(crate) command: Option<Vec<String>>,
+    /// Its own variables, beside the job's.
+    pub(crate) variables: Vec<Variable>,
 }
 
 /// A job that another one waits for. It is part of the same pipeline.

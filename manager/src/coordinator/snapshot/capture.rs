@@ -143,7 +143,7 @@ pub(crate) async fn create(directory: &Path, into: &Path) -> Result<Snapshot, Sn
         project: repository.project.clone(),
         commit,
         user: repository.user.clone(),
-        config_path: Context::default().config_path,
+        ..Context::default()
     };
     let is_shallow = repository.shallow.is_some();
     Ok(Snapshot { git_dir: bare, context, has_uncommitted_changes: made, is_shallow, notes })

@@ -24,11 +24,15 @@ const BROKEN: &[Broken] = &[
     (
         "a:\n  image: x\n  script: [x]\n  extends: .b\n",
         &[
-            (2, 3, "`image` is not supported here, in job `a`", "docker executor"),
+            (2, 3, "`image` has no effect without containers", "`--executor docker`"),
             (4, 3, "`extends`", "YAML anchor"),
         ],
     ),
-    ("image: alpine\na: { script: [x] }\n", &[(1, 1, "`image` is not supported here", "docker")]),
+    ("image: alpine\na: { script: [x] }\n", &[(1, 1, "`image` has no effect", "docker")]),
+    (
+        "default: { services: [x] }\na: { script: [x] }\n",
+        &[(1, 12, "`services` has no effect", "remove it")],
+    ),
     ("image:\n  script: [x]\n", &[(1, 1, "`image` is a reserved word", "another name")]),
     ("default: { script: [x] }\n", &[(1, 1, "`default` is a reserved word", "")]),
     ("pages:deploy: { script: [x] }\n", &[(1, 1, "`pages:deploy` is a reserved word", "")]),
@@ -129,10 +133,74 @@ const BROKEN: &[Broken] = &[
     ("stages: []\na: { script: [x] }\n", &[(1, 9, "`stages` is empty", "")]),
 ];
 
+/// The same of runs with containers.
+const BROKEN_CONTAINERS: &[Broken] = &[
+    ("a: { image: , script: [x] }\n", &[(1, 11, "`image` must be the name of an image", "")]),
+    ("a: { image: ' ', script: [x] }\n", &[(1, 13, "`image` is empty", "")]),
+    ("a: { image: 7, script: [x] }\n", &[(1, 13, "a mapping, found a number", "")]),
+    ("a: { image: { name: 7 }, script: [x] }\n", &[(1, 21, "`name` must be text", "\"7\"")]),
+    (
+        "a: { image: { user: x }, script: [x] }\n",
+        &[
+            (1, 13, "`image` has no `name`", "alpine"),
+            (1, 15, "`user` is not allowed here, in `image`", "under `docker`"),
+        ],
+    ),
+    (
+        "a: { image: { name: x, entrypoint: sh }, script: [x] }\n",
+        &[(1, 36, "`entrypoint` must be a list of text", "[one, two]")],
+    ),
+    (
+        "a: { image: { name: x, alias: y, ports: [80] }, script: [x] }\n",
+        &[
+            (1, 24, "`alias` is not allowed here, in `image`", "`services`"),
+            (1, 34, "`ports` is not supported here, in `image`", "web terminal"),
+        ],
+    ),
+    (
+        "a: { image: { name: x, docker: { user: 7, platfrom: y } }, script: [x] }\n",
+        &[
+            (1, 40, "`user` must be text", "\"7\""),
+            (1, 43, "unknown keyword `platfrom` in `docker`", "`platform`?"),
+        ],
+    ),
+    ("a: { services: redis, script: [x] }\n", &[(1, 16, "must be a list of images", "")]),
+    (
+        "a: { services: [{ alias: x }, 7], script: [x] }\n",
+        &[
+            (1, 17, "an entry of `services` has no `name`", ""),
+            (1, 31, "an entry of `services` must be the name of an image", ""),
+        ],
+    ),
+    (
+        "a: { services: [{ name: x, pull_policy: [], image: y }], script: [x] }\n",
+        &[
+            (1, 41, "`pull_policy` is empty", "if-not-present"),
+            (1, 45, "`image` is not allowed here, in an entry of `services`", ""),
+        ],
+    ),
+    (
+        "a: { services: [{ name: x, pull_policy: [nevr, now] }], script: [x] }\n",
+        &[
+            (1, 42, "`pull_policy` cannot be `nevr`", "`never`?"),
+            (1, 48, "`pull_policy` cannot be `now`", "one of: always"),
+        ],
+    ),
+    (
+        "image: x\ndefault: { image: y }\na: { script: [x] }\n",
+        &[(2, 12, "`image` is there twice", "keep")],
+    ),
+];
+
 #[test]
 fn broken_files() {
-    for (text, expected) in BROKEN {
-        let found = findings(text);
+    check(BROKEN, &Context::default());
+    check(BROKEN_CONTAINERS, &docker(true));
+}
+
+fn check(table: &[Broken], context: &Context) {
+    for (text, expected) in table {
+        let found = compile(text, "f.yml", context, &[]).expect_err("the file is broken");
         let shown = format!("{text}\n{}", render(&found));
         assert_eq!(found.len(), expected.len(), "{shown}");
         for (finding, (line, column, message, hint)) in found.iter().zip(*expected) {
@@ -151,7 +219,7 @@ fn a_rendering() {
     assert_eq!(
         render(&found[..1]),
         "\
-error: `image` is not supported here, in job `build`
+error: `image` has no effect without containers
  --> f.yml:4:3
   |
 3 |     - make
@@ -159,8 +227,7 @@ error: `image` is not supported here, in job `build`
   |   ^^^^^
 5 | test: {}
   |
-  = help: `image` needs the docker executor, which `mayfly exec` does not
-          have yet
+  = help: run the pipeline with `--executor docker`, or remove it
 "
     );
 }
@@ -202,7 +269,8 @@ fn damaged_files_are_read_without_panic() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(seed >> 33).expect("31 bits") % limit
     };
-    let texts: Vec<&str> = BROKEN.iter().map(|(text, _)| *text).chain([FULL]).collect();
+    let texts: Vec<&str> =
+        BROKEN.iter().chain(BROKEN_CONTAINERS).map(|(text, _)| *text).chain([FULL]).collect();
     for round in 0..rounds {
         let text = texts[usize::try_from(round).expect("small") % texts.len()];
         let mut text: Vec<char> = text.chars().collect();
@@ -216,7 +284,7 @@ fn damaged_files_are_read_without_panic() {
             }
         }
         let text: String = text.into_iter().collect();
-        let Err(found) = compile(&text, "f.yml", &Context::default(), &[]) else { continue };
+        let Err(found) = compile(&text, "f.yml", &docker(false), &[]) else { continue };
         assert!(!found.is_empty());
         for finding in found {
             let width = finding.rendering.lines().map(|line| line.chars().count()).max();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::coordinator::Context;
+use crate::coordinator::{Context, Executor};
 
 mod broken;
 
@@ -21,6 +21,11 @@ fn compile_only(text: &str, only: &[&str]) -> Pipeline {
 
 fn findings(text: &str) -> Vec<Diagnostic> {
     compile(text, "f.yml", &Context::default(), &[]).expect_err("the file is broken")
+}
+
+/// A run whose jobs are containers.
+fn docker(has_image: bool) -> Context {
+    Context { executor: Executor::Docker { has_image }, ..Context::default() }
 }
 
 fn render(found: &[Diagnostic]) -> String {
@@ -194,4 +199,46 @@ fn jobs_that_never_run_are_left_out() {
     );
     assert_eq!(pipeline.jobs.len(), 1);
     assert_eq!(pipeline.jobs[0].needs, Some(vec![]));
+}
+
+#[test]
+fn a_job_has_containers_of_its_own_or_the_defaults() {
+    let text = "
+default:
+  image: base:1
+  services: [redis, { name: 'db:1', alias: db, variables: { A: 1 } }]
+own:
+  image: { name: own:1, entrypoint: [sh, -c], pull_policy: never, docker: { platform: linux/amd64, user: '1' } }
+  services: []
+  script: [x]
+plain: { script: [x] }
+";
+    let pipeline = compile(text, "f.yml", &docker(false), &[]).expect("it compiles");
+    let own = job(&pipeline, "own");
+    let image = Image {
+        name: "own:1".into(),
+        entrypoint: Some(lines(&["sh", "-c"])),
+        pull_policy: lines(&["never"]),
+        platform: Some("linux/amd64".into()),
+        user: Some("1".into()),
+    };
+    assert_eq!((own.image.as_ref(), own.services.len()), (Some(&image), 0));
+    let plain = job(&pipeline, "plain");
+    assert_eq!(plain.image.as_ref().map(|image| image.name.as_str()), Some("base:1"));
+    let [redis, db] = &plain.services[..] else { panic!("{:?}", plain.services) };
+    assert_eq!((redis.image.name.as_str(), redis.alias.as_deref()), ("redis", None));
+    assert_eq!((db.image.name.as_str(), db.alias.as_deref()), ("db:1", Some("db")));
+    let a = Variable { name: "A".into(), value: "1".into(), raw: false };
+    assert_eq!(db.variables, [a]);
+}
+
+#[test]
+fn a_job_without_an_image_needs_a_default() {
+    let text = "a: { script: [x] }\nb: { image: b, script: [x] }\n";
+    assert!(compile(text, "f.yml", &docker(true), &[]).is_ok());
+    assert!(compile(text, "f.yml", &docker(false), &["b".into()]).is_ok());
+    let found = compile(text, "f.yml", &docker(false), &[]).expect_err("no image");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].message.contains("`a` names no image"), "{}", found[0]);
+    assert!(found[0].hint.as_deref().is_some_and(|hint| hint.contains("--image")), "{}", found[0]);
 }
