@@ -1,12 +1,19 @@
-//! `mayfly exec`: a pipeline of a real repository on real local instances.
+//! `mayfly exec`: a pipeline of a real repository on real local instances, and in real
+//! containers.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{binaries, processes};
+use support::binaries;
+use support::processes::{self, Process};
+
+const BUSYBOX: &str = "mayfly-test/busybox";
+const DEBIAN: &str = "mayfly-test/debian";
 
 struct Repository(tempfile::TempDir);
 
@@ -44,6 +51,31 @@ impl Repository {
 
     fn exec(&self, words: &[&str]) -> Ran {
         Ran::of(self.command(words).output().expect("mayfly runs"))
+    }
+
+    /// The same by a user without rights, but for one group's.
+    fn exec_as_nobody(&self, group: Option<u32>, words: &[&str]) -> Ran {
+        let state = self.path().with_extension("state");
+        fs::create_dir_all(&state).expect("made");
+        for path in [self.path(), &state] {
+            let status = Command::new("chown").args(["-R", "65534:65534"]).arg(path).status();
+            assert!(status.expect("chown is there").success());
+        }
+        let mut command = Command::new("setpriv");
+        match group {
+            Some(group) => command.args(["--groups", &group.to_string()]),
+            None => command.arg("--clear-groups"),
+        };
+        command
+            .args(["--reuid", "65534", "--regid", "65534"])
+            .arg(binaries().mayfly())
+            .arg("exec")
+            .args(words)
+            .current_dir(self.path())
+            .env("XDG_STATE_HOME", &state)
+            .env("TMPDIR", &state)
+            .env("HOME", self.path());
+        Ran::of(command.output().expect("it runs"))
     }
 }
 
@@ -84,6 +116,55 @@ fn job<'a>(json: &'a Value, name: &str) -> &'a Value {
 fn log(json: &Value, name: &str) -> String {
     let path = job(json, name)["log"].as_str().expect("a log").to_owned();
     fs::read_to_string(path).expect("readable")
+}
+
+/// The daemon that `tests/setup` started.
+struct Daemon {
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// The daemon, if it has these images; or what is missing.
+    fn with(images: &[&str]) -> Result<Self, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+        let daemon = Self { socket: root.join("target/docker/docker.sock") };
+        for image in images {
+            let output = daemon.docker(&["image", "inspect", image]);
+            if !output.is_ok_and(|output| output.status.success()) {
+                return Err(format!("no Docker daemon with image {image}: run tests/setup"));
+            }
+        }
+        Ok(daemon)
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    fn docker(&self, words: &[&str]) -> std::io::Result<Output> {
+        Command::new("docker").args(["-H", &self.host()]).args(words).output()
+    }
+
+    /// Ids of containers, whatever their state, and networks that jobs of the repository's
+    /// last commit have there.
+    fn made_for(&self, repository: &Repository) -> Vec<String> {
+        let head = Command::new("git")
+            .args(["rev-parse", "HEAD"])
+            .current_dir(repository.path())
+            .output()
+            .expect("git runs");
+        let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+        let filter = format!("label=com.gitlab.gitlab-runner.job.sha={head}");
+        let mut ids = Vec::new();
+        for list in [&["ps", "-a"][..], &["network", "ls"]] {
+            let words = [list, &["-q", "--filter", &filter]].concat();
+            let output = self.docker(&words).expect("docker runs");
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            ids.extend(text.lines().map(str::to_owned));
+        }
+        ids
+    }
 }
 
 #[test]
@@ -162,8 +243,7 @@ fn an_interrupt_stops_jobs_and_leaves_nothing() {
     support::until("the job runs", Duration::from_secs(60), || {
         processes::mentioning(&marker).iter().any(|process| process.runs("sleep"))
     });
-    let mayfly =
-        processes::Process::read(i32::try_from(child.id()).expect("a pid")).expect("it runs");
+    let mayfly = Process::read(i32::try_from(child.id()).expect("a pid")).expect("it runs");
     mayfly.signal(rustix::process::Signal::INT);
     let ran = Ran::of(child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(130), "{}{}", ran.stdout, ran.stderr);
@@ -180,23 +260,151 @@ fn an_ordinary_user_runs_pipelines_too() {
         support::skip!("becoming an ordinary user needs root");
     }
     let repository = Repository::with("a: {script: ['echo user $(id -u)']}\n");
-    let state = repository.path().with_extension("state");
-    fs::create_dir_all(&state).expect("made");
-    for path in [repository.path(), &state] {
-        let status = Command::new("chown").args(["-R", "65534:65534"]).arg(path).status();
-        assert!(status.expect("chown is there").success());
-    }
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .arg(binaries().mayfly())
-        .args(["exec", "--json"])
-        .current_dir(repository.path())
-        .env("XDG_STATE_HOME", &state)
-        .env("HOME", repository.path());
-    let ran = Ran::of(command.output().expect("it runs"));
+    let ran = repository.exec_as_nobody(None, &["--json"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     assert!(log(&ran.json(), "a").contains("user 65534"), "{}", log(&ran.json(), "a"));
+}
+
+#[test]
+fn jobs_run_in_containers_with_services_and_artifacts() {
+    let daemon = match Daemon::with(&[BUSYBOX]) {
+        Ok(daemon) => daemon,
+        Err(missing) => support::skip!("{missing}"),
+    };
+    let repository = Repository::with(
+        "stages: [build, test]\n\
+         default: {image: mayfly-test/busybox}\n\
+         build:\n  stage: build\n  image: {name: $WHICH, pull_policy: never, docker: {user: ci}}\n  \
+         variables: {WHICH: mayfly-test/busybox}\n  \
+         script: ['echo \"in $IMAGE of user $(id -u)\" > made', 'echo \"is $CI_JOB_IMAGE\"']\n  \
+         artifacts: {paths: [made]}\n\
+         test:\n  stage: test\n  services:\n    - name: mayfly-test/busybox\n      alias: web other\n      \
+         command: [sh, -c, 'mkdir /www; echo $WORD > /www/word; exec httpd -f -p 8080 -h /www']\n      \
+         variables: {WORD: a word, HEALTHCHECK_TCP_PORT: 8080}\n  \
+         script: [cat made, 'wget -q -O - http://web:8080/word', 'wget -q -O - http://other:8080/word']\n\
+         fails:\n  stage: test\n  script: [exit 7]\n  allow_failure: true\n",
+    );
+    let host = daemon.host();
+    let ran = repository.exec(&["--json", "--executor", "docker", "--docker-host", &host]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let json = ran.json();
+    let build = log(&json, "build");
+    assert!(build.contains("\nis mayfly-test/busybox\n"), "{build}");
+    let test = log(&json, "test");
+    assert!(test.contains("\nin busybox of user 1000\n"), "{test}");
+    assert_eq!(test.matches("\na word\n").count(), 2, "{test}");
+    assert_eq!(job(&json, "fails")["exit_code"], 7);
+    assert_eq!(daemon.made_for(&repository), [""; 0]);
+}
+
+#[test]
+fn jobs_without_an_image_get_that_of_the_command_line() {
+    let daemon = match Daemon::with(&[BUSYBOX]) {
+        Ok(daemon) => daemon,
+        Err(missing) => support::skip!("{missing}"),
+    };
+    let repository = Repository::with("a: {script: ['echo \"in $IMAGE\"']}\n");
+    let mut command = repository.command(&["--json", "--executor", "docker", "--image", BUSYBOX]);
+    let ran = Ran::of(command.env("DOCKER_HOST", daemon.host()).output().expect("mayfly runs"));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(log(&ran.json(), "a").contains("\nin busybox\n"));
+}
+
+#[test]
+fn an_interrupt_and_the_death_of_an_agent_leave_no_container() {
+    let daemon = match Daemon::with(&[BUSYBOX]) {
+        Ok(daemon) => daemon,
+        Err(missing) => support::skip!("{missing}"),
+    };
+    let agent_dies = |directory: &Path, _: &Process| {
+        let directory = directory.display().to_string();
+        let agents = processes::mentioning(&directory);
+        let agent = agents.iter().find(|process| process.args.iter().any(|arg| arg == "job"));
+        agent.expect("the job's agent").kill();
+    };
+    let interrupt = |_: &Path, mayfly: &Process| mayfly.signal(rustix::process::Signal::INT);
+    let ends: [(&str, &dyn Fn(&Path, &Process), i32); 2] =
+        [("interrupt", &interrupt, 130), ("the agent dies", &agent_dies, 1)];
+    for (end, act, code) in ends {
+        let repository = Repository::with(&format!(
+            "# {end} {}\nlong:\n  image: {BUSYBOX}\n  \
+             services: [{{name: {BUSYBOX}, command: [sleep, '600']}}]\n  \
+             variables: {{FF_NETWORK_PER_BUILD: 1}}\n  script: [sleep 600]\n",
+            std::process::id()
+        ));
+        let directory = tempfile::tempdir().expect("a directory");
+        let child = repository
+            .command(&["--executor", "docker", "--docker-host", &daemon.host()])
+            .env("TMPDIR", directory.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("mayfly runs");
+        // Job, service, network.
+        support::until("the job runs", Duration::from_secs(60), || {
+            daemon.made_for(&repository).len() == 3
+        });
+        let mayfly = Process::read(i32::try_from(child.id()).expect("a pid")).expect("it runs");
+        act(directory.path(), &mayfly);
+        let ran = Ran::of(child.wait_with_output().expect("it ends"));
+        assert_eq!(ran.code, Some(code), "{end}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(daemon.made_for(&repository), [""; 0], "{end}: {}", ran.stderr);
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 0, "{end}");
+    }
+}
+
+/// Files that root makes in a container are removed, uploaded and fetched into by the user.
+#[test]
+fn an_ordinary_user_of_docker_owns_what_containers_make() {
+    let daemon = match Daemon::with(&[DEBIAN]) {
+        Ok(daemon) if rustix::process::geteuid().is_root() => daemon,
+        Ok(_) => support::skip!("becoming an ordinary user needs root"),
+        Err(missing) => support::skip!("{missing}"),
+    };
+    let group = fs::metadata(&daemon.socket).expect("a socket").gid();
+    let repository = Repository::with(&format!(
+        "default: {{image: {DEBIAN}}}\n\
+         a: {{script: ['mkdir -m 700 d', 'echo \"user $(id -u)\" > d/f'], artifacts: {{paths: [d]}}}}\n\
+         b: {{script: [cat d/f], needs: [a]}}\n"
+    ));
+    let host = daemon.host();
+    let words = ["--json", "-n", "1", "--executor", "docker", "--docker-host", &host];
+    let ran = repository.exec_as_nobody(Some(group), &words);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(log(&ran.json(), "b").contains("\nuser 0\n"), "{}", log(&ran.json(), "b"));
+    let left = fs::read_dir(repository.path().with_extension("state")).expect("readable");
+    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["mayfly"], "only logs are left");
+}
+
+#[test]
+fn containers_that_cannot_be_had_are_told_before_a_job_starts() {
+    let image = Repository::with("a: {image: x, script: [x]}\n");
+    let none = Repository::with("a: {script: [x]}\n");
+    let docker = ["--executor", "docker", "--docker-host"];
+    let directory = tempfile::tempdir().expect("a directory");
+    let host = |name: &str| format!("unix://{}/{name}", directory.path().display());
+    let (dead, missing) = (host("dead.sock"), host("missing.sock"));
+    drop(UnixListener::bind(directory.path().join("dead.sock")).expect("bound"));
+    let cases: &[(&Repository, &[&str], i32, &str)] = &[
+        (&image, &[docker[0], docker[1], docker[2], &missing], 4, "no Docker daemon listens at"),
+        (&image, &[docker[0], docker[1], docker[2], &dead], 4, "although its socket is there"),
+        (&image, &[docker[0], docker[1], docker[2], "tcp://h:1"], 2, "unix:///PATH"),
+        (&image, &[], 3, "`--executor docker`"),
+        (&image, &["--image", "x"], 2, "--executor docker: add it"),
+        (&image, &["--executor", "docker", "--isolation", "full"], 2, "leave --isolation out"),
+        (&none, &[docker[0], docker[1], docker[2], &dead], 3, "names no image"),
+    ];
+    for (repository, words, code, expected) in cases {
+        let ran = repository.exec(words);
+        assert_eq!(ran.code, Some(*code), "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{expected} in {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{words:?}");
+    }
+    let mut command = image.command(&["--executor", "docker"]);
+    let ran = Ran::of(command.env("DOCKER_HOST", "ssh://h").output().expect("mayfly runs"));
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(ran.stderr.contains("DOCKER_HOST is \"ssh://h\""), "{}", ran.stderr);
 }
 
 #[test]

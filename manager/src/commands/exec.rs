@@ -11,8 +11,8 @@ mod timeline;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::Args;
+use clap::error::ErrorKind;
 use tokio::net::TcpListener;
 
 use super::{Exit, block_on, run::exit_of};

@@ -9,7 +9,7 @@ use job::compose::docker::{Docker, PullPolicy};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::Flags;
+use super::{Flags, with_causes};
 
 /// Where Docker's own client looks, for root's daemon.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -110,8 +110,10 @@ impl Containers {
         })?;
         let version = self.http.get(address("/version", &[])?).timeout(CHECK_LIMIT).send();
         let version: Result<Value, _> = async { version.await?.json().await }.await;
-        let version = version
-            .map_err(|error| format!("what listens at {socket} is no Docker daemon: {error}"))?;
+        let version = version.map_err(|error| {
+            let why = with_causes(&error.without_url());
+            format!("what listens at {socket} does not answer like a Docker daemon: {why}")
+        })?;
         match version["Os"].as_str() {
             Some("linux") => Ok(()),
             other => Err(format!(
@@ -137,7 +139,7 @@ impl Containers {
     async fn list(&self, path: &str, query: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let answer = self.http.get(address(path, query)?).timeout(CHECK_LIMIT).send();
         let listed: Result<Value, _> = async { answer.await?.json().await }.await;
-        let listed = listed.map_err(|error| error.to_string())?;
+        let listed = listed.map_err(|error| with_causes(&error))?;
         let ids = listed.as_array().into_iter().flatten();
         Ok(ids.filter_map(|item| Some(item["Id"].as_str()?.to_owned())).collect())
     }
@@ -145,7 +147,7 @@ impl Containers {
     /// What is gone already, or going, is no error.
     async fn remove(&self, path: &str, query: &[(&str, &str)]) -> Result<(), String> {
         let answer = self.http.delete(address(path, query)?).timeout(REMOVE_LIMIT).send().await;
-        let status = answer.map_err(|error| error.to_string())?.status();
+        let status = answer.map_err(|error| with_causes(&error))?.status();
         match status.as_u16() {
             404 | 409 => Ok(()),
             _ if status.is_success() => Ok(()),
