@@ -191,3 +191,16 @@ pub(super) fn parse_host(text: &str) -> Result<PathBuf, String> {
             .into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_absolute_socket() {
+        assert_eq!(parse_host("unix:///run/x.sock"), Ok("/run/x.sock".into()));
+        for text in ["", "unix://", "unix://x", "/run/x.sock", "tcp://127.0.0.1:2375", "ssh://h"] {
+            assert!(parse_host(text).is_err(), "{text}");
+        }
+    }
+}
