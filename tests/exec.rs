@@ -310,6 +310,9 @@ fn jobs_without_an_image_get_that_of_the_command_line() {
     assert!(log(&ran.json(), "a").contains("\nin busybox\n"));
 }
 
+/// How a run ends: its name, what is done to it, and its exit code.
+type End<'a> = (&'a str, &'a dyn Fn(&Path, &Process), i32);
+
 #[test]
 fn an_interrupt_and_the_death_of_an_agent_leave_no_container() {
     let daemon = match Daemon::with(&[BUSYBOX]) {
@@ -323,8 +326,7 @@ fn an_interrupt_and_the_death_of_an_agent_leave_no_container() {
         agent.expect("the job's agent").kill();
     };
     let interrupt = |_: &Path, mayfly: &Process| mayfly.signal(rustix::process::Signal::INT);
-    let ends: [(&str, &dyn Fn(&Path, &Process), i32); 2] =
-        [("interrupt", &interrupt, 130), ("the agent dies", &agent_dies, 1)];
+    let ends: [End<'_>; 2] = [("interrupt", &interrupt, 130), ("the agent dies", &agent_dies, 1)];
     for (end, act, code) in ends {
         let repository = Repository::with(&format!(
             "# {end} {}\nlong:\n  image: {BUSYBOX}\n  \

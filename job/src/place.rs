@@ -138,9 +138,9 @@ impl Place for InContainers {
             return input;
         }
         let inside = match work {
-            Work::Shell if self.began.replace(true) => Inside::Script(input),
-            Work::Shell => Inside::FirstScript(input),
-            Work::AgentShell => Inside::HelperScript(input),
+            Work::Shell if self.began.replace(true) => Inside::Script(one_command(&input)),
+            Work::Shell => Inside::FirstScript(one_command(&input)),
+            Work::AgentShell => Inside::HelperScript(one_command(&input)),
             Work::Transfer => Inside::Transfer(input),
             Work::Furnish => Inside::Furnish(Furnish {}),
             Work::Clear => {
@@ -150,6 +150,20 @@ impl Place for InContainers {
         let containers = Some(self.containers.clone());
         ContainerWork { containers, work: Some(inside) }.encode_to_vec()
     }
+}
+
+/// A script as one command. An image's entrypoint may have a shell of its own execute what it
+/// reads from stdin: it must have read all before the first command can take stdin from it.
+fn one_command(script: &[u8]) -> Vec<u8> {
+    let mut command = b"eval '".to_vec();
+    for byte in script {
+        match byte {
+            b'\'' => command.extend_from_slice(b"'\\''"),
+            byte => command.push(*byte),
+        }
+    }
+    command.extend_from_slice(b"'\n");
+    command
 }
 
 /// bash where there is one. It takes its script in one read and in blocks: a shell that

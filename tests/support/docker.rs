@@ -78,6 +78,31 @@ impl Docker {
         keys.into_iter().fold(runner, |runner, (key, value)| runner.plugin_config(&key, value))
     }
 
+    /// The same runner with its jobs in containers of this daemon, by default of an image.
+    pub fn in_containers(&self, runner: Runner, image: &str, keys: Value) -> Runner {
+        let mut table = json!({ "host": self.host, "image": image, "pull_policy": "never" });
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            table[key] = value.clone();
+        }
+        runner.set("executor", "docker-autoscaler").set("docker", table)
+    }
+
+    /// What jobs of a manager's instances have here: containers and networks, by name.
+    pub fn of_jobs(&self, manager: &Manager) -> Vec<String> {
+        // Every instance of a manager that ever was is in its history.
+        let history = manager.state_dir().join("history/current.jsonl");
+        let history = std::fs::read_to_string(history).unwrap_or_default();
+        let listed = |what: &[&str], name: &str| {
+            let format = format!("{name}\t{{{{.Label \"mayfly.instance\"}}}}");
+            self.run(&[what, &["--filter", "label=mayfly.job", "--format", &format]].concat())
+        };
+        let all = [listed(&["ps", "-a"], "{{.Names}}"), listed(&["network", "ls"], "{{.Name}}")];
+        let of_us = |line: &&str| {
+            line.split_once('\t').is_some_and(|(_, instance)| history.contains(instance))
+        };
+        all.join("\n").lines().filter(of_us).map(str::to_owned).collect()
+    }
+
     /// A manager whose agent runs in every image.
     pub fn setup(&self) -> Setup {
         Manager::setup().program(self.mayfly())

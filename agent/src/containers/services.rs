@@ -52,6 +52,13 @@ impl Job<'_> {
                 self.wait_for(service, deadline).await?;
             }
         }
+        // The daemon links to nothing that has ended.
+        for service in &started {
+            let inspected = self.container(&service.name).await?.unwrap_or_default();
+            if inspected["State"]["Running"] != true {
+                links.retain(|link| !link.starts_with(&format!("{}:", service.name)));
+            }
+        }
         Ok(links)
     }
 
@@ -80,10 +87,8 @@ impl Job<'_> {
     /// need it.
     async fn wait_for(&self, service: &Started, deadline: Instant) -> Result<(), Trouble> {
         if service.ports.is_empty() {
-            return Ok(say(&format!(
-                "Service {} exposes no ports: it is not waited for",
-                service.image
-            )));
+            say(&format!("Service {} exposes no ports: it is not waited for", service.image));
+            return Ok(());
         }
         let why = loop {
             let Some(inspected) = self.container(&service.name).await? else {

@@ -77,6 +77,11 @@ pub struct Runner {
     pub docker: Option<docker::Docker>,
 }
 
+/// GitLab's name of the executor.
+pub fn executor(in_containers: bool) -> &'static str {
+    if in_containers { "docker-autoscaler" } else { "instance" }
+}
+
 /// The server that a job talks to by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Server {

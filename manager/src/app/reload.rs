@@ -113,6 +113,24 @@ fn swap(roster: &Roster, runner: &Arc<Runner>, entry: &config::Runner) {
     }
 }
 
+/// The changed entry, but for what instances of before were prepared for.
+fn on_template_of_before(
+    entry: config::Runner,
+    runner: &Runner,
+    before: &Source,
+) -> config::Runner {
+    let mut rest = entry;
+    let engine = runner.config.engine.clone();
+    rest.autoscaler.template = before.template.clone();
+    rest.engine = job::compose::Runner {
+        docker: engine.docker,
+        builds_dir: engine.builds_dir,
+        cache_dir: engine.cache_dir,
+        ..rest.engine
+    };
+    rest
+}
+
 /// The plugin, or what it makes instances from, is another one. The old plugin ends first,
 /// since it may hold what the new one needs; where that does not start, it comes back.
 async fn change_template(
@@ -127,16 +145,7 @@ async fn change_template(
         Ok(source) => source,
         Err(error) => {
             tracing::error!(runner = name, %error, "the changed plugin does not start: the one of before stays in force");
-            let mut rest = entry.clone();
-            rest.autoscaler.template = before.template.clone();
-            // Instances of before were prepared for jobs of their own kind.
-            let engine = runner.config.engine.clone();
-            rest.engine = job::compose::Runner {
-                docker: engine.docker,
-                builds_dir: engine.builds_dir,
-                cache_dir: engine.cache_dir,
-                ..rest.engine
-            };
+            let rest = on_template_of_before(entry, runner, &before);
             roster.restore(Arc::clone(group), before);
             swap(roster, runner, &rest);
             return Change::Unfinished;

@@ -148,11 +148,6 @@ impl Default for Autoscaler {
     }
 }
 
-/// GitLab's name of the executor.
-pub(crate) fn executor(in_containers: bool) -> &'static str {
-    if in_containers { "docker-autoscaler" } else { "instance" }
-}
-
 /// A configuration and what is odd about it.
 #[derive(Debug)]
 pub(crate) struct Loaded {

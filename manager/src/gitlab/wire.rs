@@ -54,7 +54,7 @@ impl Info {
             revision: option_env!("MAYFLY_GIT_REVISION").unwrap_or("unknown"),
             platform: "linux",
             architecture: crate::go_arch(),
-            executor: crate::config::executor(in_containers),
+            executor: job::compose::executor(in_containers),
             shell: "bash",
             features: Features {
                 variables: true,

@@ -152,7 +152,7 @@ impl Placing<'_> {
                 String::new()
             }
         };
-        let executor = crate::config::executor(self.runner.config.engine.docker.is_some());
+        let executor = job::compose::executor(self.runner.config.engine.docker.is_some());
         text.push_str(&section("start", self.received_at));
         text.push_str(&format!(
             "{CLEAR}{BOLD_CYAN}Preparing the \"{executor}\" executor{RESET}{RESET}\n"

@@ -192,15 +192,14 @@ fn host_config(host: &HostOptions) -> Map<String, Value> {
     if host.oom_kill_disable {
         set("OomKillDisable", json!(true));
     }
-    if !host.devices.is_empty() {
-        set("Devices", host.devices.iter().map(device).collect());
-    }
-    if !host.gpus.is_empty() {
-        set("DeviceRequests", json!([gpus(&host.gpus)]));
-    }
-    if !host.ulimits.is_empty() {
-        let ulimit = |(name, (soft, hard)): (&String, &(i64, i64))| json!({ "Name": name, "Soft": soft, "Hard": hard });
-        set("Ulimits", host.ulimits.iter().map(ulimit).collect());
+    let structures = [
+        ("Devices", host.devices.iter().map(device).collect()),
+        ("Ulimits", host.ulimits.iter().map(ulimit).collect()),
+        ("DeviceRequests", (!host.gpus.is_empty()).then(|| gpus(&host.gpus)).into_iter().collect()),
+    ];
+    for (key, list) in structures.into_iter().filter(|(_, list): &(_, Vec<Value>)| !list.is_empty())
+    {
+        set(key, Value::Array(list));
     }
     if !host.log_options.is_empty() {
         set("LogConfig", json!({ "Type": "json-file", "Config": host.log_options }));
@@ -214,6 +213,10 @@ fn device(device: &super::Device) -> Value {
         "PathInContainer": device.inside,
         "CgroupPermissions": device.permissions,
     })
+}
+
+fn ulimit((name, (soft, hard)): (&String, &(i64, i64))) -> Value {
+    json!({ "Name": name, "Soft": soft, "Hard": hard })
 }
 
 /// `all`, a number, or `device=id,id`, as `docker run --gpus` reads it.

@@ -43,7 +43,7 @@ pub(super) fn containers(
     });
     Ok(Containers {
         host: docker.host.clone(),
-        prefix: format!("mayfly-{}", super::job_key(context.job, context.runner)),
+        prefix: prefix(context, instance),
         inside: context.place.builds_dir.clone(),
         outside: volumes.builds.clone().unwrap_or_else(|| outside.to_owned()),
         labels: labels(context, docker, instance),
@@ -64,6 +64,13 @@ pub(super) fn containers(
         service_logs: context.variables.is_on("CI_DEBUG_SERVICES"),
         helper,
     })
+}
+
+/// Unlike any other of the same daemon, which several instances may use.
+fn prefix(context: &Context<'_>, instance: &Instance) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let instance: String = instance.id.chars().map(plain).collect();
+    format!("mayfly-{instance}-{}", super::job_key(context.job, context.runner))
 }
 
 /// The outcome of a job that asks for what the runner's configuration does not allow.
