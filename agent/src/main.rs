@@ -41,8 +41,9 @@ usage: mayfly-agent job --base DIR --slot N      wait for a plan on stdin
        mayfly-agent slots --base DIR             list the slots on which jobs run
        mayfly-agent survive --base DIR --start   begin to test whether processes stay
        mayfly-agent survive --base DIR --look    tell by the exit status
-       mayfly-agent docker --base DIR --instance ID --host HOST
-                                                 test the Docker daemon, remove what is left there
+       mayfly-agent docker --base DIR --instance ID --host HOST [IMAGE ...]
+                                                 test the Docker daemon, remove what is left there,
+                                                 pull images
        mayfly-agent version
 ";
 
@@ -60,8 +61,8 @@ fn main() -> ExitCode {
             slot::busy(&PathBuf::from(base)).iter().for_each(|number| println!("{number}"));
             Ok(ExitCode::SUCCESS)
         }
-        ["docker", "--base", base, "--instance", instance, "--host", host] => {
-            containers::look(&PathBuf::from(base), instance, host)
+        ["docker", "--base", base, "--instance", instance, "--host", host, images @ ..] => {
+            containers::look(&PathBuf::from(base), (instance, host), images)
         }
         [TRANSFER] => transfer::run(),
         [CONTAINERS] => containers::run(),

@@ -20,7 +20,7 @@ use crate::listener::{Line, Listener};
 use crate::slot::{Slot, Taken};
 use crate::store::{self, Existing, Store};
 use crate::supervisor::{Hands, Supervisor};
-use crate::{Error, stage};
+use crate::{Error, containers, stage};
 
 /// Silence after which a waiting agent takes its manager for gone: the last resort, where
 /// neither side's TCP noticed the end of the connection.
@@ -48,6 +48,11 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     };
     if !(OLDEST_PROTOCOL..=NEWEST_PROTOCOL).contains(&plan.protocol) {
         return refuse(&format!("protocol {} is not spoken here", plan.protocol), false);
+    }
+    if let Some(containers) = &plan.containers
+        && let Some(why) = containers::short(base, containers)
+    {
+        return refuse(&why, false);
     }
     let dir = store::job_dir(base, &plan.job_key)?;
     if let Existing::Job = store::existing(&dir) {

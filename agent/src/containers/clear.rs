@@ -29,6 +29,7 @@ impl Job<'_> {
         }
         // The helper that gave files back is one of them.
         let _ = remove_all(&self.daemon, &of_job, |_| true, Networks::Stay).await;
+        self.make_room().await;
         match std::fs::remove_dir_all(remove) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 warn(&format!("WARNING: cannot remove {remove}: {error}"));

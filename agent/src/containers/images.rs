@@ -1,11 +1,13 @@
 //! Images: pulled by the job's policies, one after the other.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use job::outcome::{FailureReason, Outcome};
-use job::plan::{Container, PullPolicy};
+use job::plan::{Container, Containers, PullPolicy};
 use serde_json::Value;
 
-use super::daemon::{Ask, Fault, escape, next, shown};
+use super::daemon::{Ask, Daemon, Fault, escape, next, shown};
 use super::{Job, Trouble, While as _, login, say, system_failure, warn};
 
 /// What matters of an image.
@@ -136,6 +138,27 @@ impl Job<'_> {
         }
         failed(&line)
     }
+}
+
+/// How long an instance may be kept from its first job for the sake of images.
+const AHEAD_LIMIT: Duration = Duration::from_secs(120);
+
+/// Pulls images that are not there, as long as there is time. One that cannot be had is the
+/// business of the job that wants it.
+pub(super) async fn pull_ahead(daemon: &Daemon, images: &[&str]) {
+    let containers = Containers::default();
+    let job = Job { daemon: daemon.clone(), containers: &containers };
+    let pulls = async {
+        for image in images {
+            let container = Container {
+                image: (*image).to_owned(),
+                pull_policies: vec![PullPolicy::PullIfNotPresent.into()],
+                ..Container::default()
+            };
+            let _ = job.image_by(&container, PullPolicy::PullIfNotPresent).await;
+        }
+    };
+    let _ = tokio::time::timeout(AHEAD_LIMIT, pulls).await;
 }
 
 /// What a line of a pull's progress says of its failure.

@@ -28,6 +28,7 @@ use rustix::stdio::stdin;
 use crate::Error;
 use daemon::{Ask, Daemon, Fault};
 pub(crate) use ownership::{OWN, own};
+pub(crate) use room::short;
 
 /// How a stage's work ended.
 enum Done {
@@ -91,8 +92,13 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
     })
 }
 
-/// Whether the daemon will do; what jobs left on it that run no more is removed.
-pub(crate) fn look(base: &Path, instance: &str, host: &str) -> Result<ExitCode, Error> {
+/// Whether the daemon will do. What jobs left on it that run no more is removed, and images
+/// that jobs used lately elsewhere are pulled.
+pub(crate) fn look(
+    base: &Path,
+    (instance, host): (&str, &str),
+    images: &[&str],
+) -> Result<ExitCode, Error> {
     let fault = |fault: Fault| Error::new(fault.to_string());
     let daemon = Daemon::of(host).map_err(fault)?;
     let busy = crate::slot::busy(base);
@@ -106,6 +112,10 @@ pub(crate) fn look(base: &Path, instance: &str, host: &str) -> Result<ExitCode, 
             )));
         }
         clear::remove_orphans(&daemon, instance, &busy).await.map_err(fault)?;
+        if let Some(short) = room::note_root(&daemon, base).await.map_err(fault)? {
+            return Err(Error::new(short));
+        }
+        images::pull_ahead(&daemon, images).await;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -1,26 +1,154 @@
-//! Whether the instance has space left: bytes and inodes.
+//! Whether the instance has room: bytes and inodes, where its Docker and the jobs' files are.
+//!
+//! Between jobs, never during one, what nobody needs is removed in a fixed order until there
+//! is room. Where there is none all the same, the instance takes no job: its manager replaces
+//! it.
 
-use rustix::fs::statvfs;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Job;
-use super::daemon::Ask;
+use hyper::StatusCode;
+use job::plan::Containers;
+use rustix::fs::{StatVfs, statvfs};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use super::daemon::{Ask, Daemon, Fault, escape};
+use super::{Job, warn};
 
 /// Less than this is nothing: programs fail before the last block is used.
-const LEAST_BYTES: u64 = 1024 * 1024;
+const NOTHING_BYTES: u64 = 1024 * 1024;
+/// A job should have this much, or a tenth of a smaller file system.
+const ENOUGH_BYTES: u64 = 1024 * 1024 * 1024;
+/// The same of inodes, or a twentieth.
+const ENOUGH_INODES: u64 = 20_000;
+/// How long cleaning may keep a slot from its next job.
+const CLEANING_LIMIT: Duration = Duration::from_secs(30);
+/// Where the instance's Docker keeps its files, as it said when it was looked at.
+const ROOT_FILE: &str = "docker-root";
 
-/// The file system that is full, in words; `None` while there is room.
+/// The file system that is full, in words; `None` while there is any room.
 pub(super) async fn full(job: &Job<'_>) -> Option<String> {
-    let info = job.daemon.call(Ask::get("/info")).await.unwrap_or_default();
-    let root = info["DockerRootDir"].as_str().unwrap_or_default();
-    [job.containers.outside.as_str(), root].into_iter().find_map(|dir| {
+    let root = root_of(&job.daemon).await.unwrap_or_default();
+    [Path::new(&job.containers.outside), &root].into_iter().find_map(|dir| {
         let stat = statvfs(dir).ok()?;
-        let is_short = stat.f_bavail.saturating_mul(stat.f_frsize) < LEAST_BYTES;
         // File systems that make inodes as they need them count none.
         let has_no_inodes = stat.f_files > 0 && stat.f_favail == 0;
-        match (is_short, has_no_inodes) {
-            (true, _) => Some(format!("the file system of {dir} is full")),
-            (_, true) => Some(format!("the file system of {dir} has no inodes left")),
+        match (free(&stat) < NOTHING_BYTES, has_no_inodes) {
+            (true, _) => Some(format!("the file system of {} is full", dir.display())),
+            (_, true) => Some(format!("the file system of {} has no inodes left", dir.display())),
             _ => None,
         }
     })
+}
+
+/// Why a job should rather run elsewhere; `None` where there is enough room.
+pub(crate) fn short(base: &Path, containers: &Containers) -> Option<String> {
+    let root = fs::read_to_string(base.join(ROOT_FILE)).unwrap_or_default();
+    let outside = Path::new(&containers.outside);
+    let existing = outside.ancestors().find(|dir| dir.exists()).unwrap_or(base);
+    [existing, Path::new(root.trim())].into_iter().find_map(shortage)
+}
+
+fn shortage(dir: &Path) -> Option<String> {
+    let stat = statvfs(dir).ok()?;
+    let (bytes, dir) = (free(&stat), dir.display());
+    if bytes < ENOUGH_BYTES.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 10) {
+        return Some(format!(
+            "the instance is short of space: {} MiB are left in the file system of {dir}",
+            bytes / (1024 * 1024)
+        ));
+    }
+    (stat.f_files > 0 && stat.f_favail < ENOUGH_INODES.min(stat.f_files / 20)).then(|| {
+        format!("the instance is short of inodes: {} are left in that of {dir}", stat.f_favail)
+    })
+}
+
+fn free(stat: &StatVfs) -> u64 {
+    stat.f_bavail.saturating_mul(stat.f_frsize)
+}
+
+async fn root_of(daemon: &Daemon) -> Result<PathBuf, Fault> {
+    let info = daemon.call(Ask::get("/info")).await?;
+    Ok(PathBuf::from(info["DockerRootDir"].as_str().unwrap_or_default()))
+}
+
+/// Notes where Docker keeps its files, for [`short`], and makes room there.
+pub(super) async fn note_root(daemon: &Daemon, base: &Path) -> Result<Option<String>, Fault> {
+    let root = root_of(daemon).await?;
+    // Where it cannot be noted only the builds directory is watched.
+    let _ = fs::write(base.join(ROOT_FILE), root.display().to_string());
+    make_room(daemon, &root).await;
+    Ok(shortage(&root))
+}
+
+impl Job<'_> {
+    /// After a job: its own containers are gone.
+    pub(super) async fn make_room(&self) {
+        let Ok(root) = root_of(&self.daemon).await else { return };
+        if make_room(&self.daemon, &root).await == Cleaning::Futile {
+            warn(
+                "WARNING: the instance is short of space, and nothing can be removed: it takes no more jobs",
+            );
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cleaning {
+    NotNeeded,
+    Helped,
+    Futile,
+}
+
+/// Removes what is not in use until there is enough room: the build cache, images without a
+/// name, all other images from the oldest on, caches of projects. Containers of others are
+/// never touched.
+async fn make_room(daemon: &Daemon, root: &Path) -> Cleaning {
+    if shortage(root).is_none() {
+        return Cleaning::NotNeeded;
+    }
+    let deadline = Instant::now() + CLEANING_LIMIT;
+    for prune in ["/build/prune", "/images/prune"] {
+        let _ = timeout_at(deadline, daemon.call(Ask::order(prune))).await;
+        if shortage(root).is_none() {
+            return Cleaning::Helped;
+        }
+    }
+    let removed = timeout_at(deadline, remove_one_by_one(daemon, root)).await;
+    match removed {
+        Ok(true) => Cleaning::Helped,
+        _ => Cleaning::Futile,
+    }
+}
+
+/// Whether there is enough room now.
+async fn remove_one_by_one(daemon: &Daemon, root: &Path) -> bool {
+    let images = daemon.call(Ask::get("/images/json")).await.unwrap_or_default();
+    let mut images: Vec<(i64, String)> = images
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|image| Some((image["Created"].as_i64()?, image["Id"].as_str()?.to_owned())))
+        .collect();
+    images.sort();
+    let images = images.into_iter().map(|(_, id)| format!("/images/{}?force=1", escape(&id)));
+    let filters = escape("{\"label\":[\"mayfly.cache\"],\"dangling\":[\"true\"]}");
+    let path = format!("/volumes?filters={filters}");
+    let volumes = daemon.call(Ask::get(&path)).await.unwrap_or_default();
+    let names = |list: &Value| -> Vec<String> {
+        let all = list["Volumes"].as_array().into_iter().flatten();
+        all.filter_map(|volume| Some(format!("/volumes/{}", volume["Name"].as_str()?))).collect()
+    };
+    for path in images.chain(names(&volumes)) {
+        match daemon.call(Ask::delete(&path)).await {
+            // A container has it.
+            Err(fault) if fault.is(StatusCode::CONFLICT) => {}
+            Err(Fault::Unreachable(_) | Fault::Late(_)) => return false,
+            _ if shortage(root).is_none() => return true,
+            _ => {}
+        }
+    }
+    shortage(root).is_none()
 }

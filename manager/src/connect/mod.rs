@@ -6,6 +6,7 @@
 mod binary;
 mod command;
 mod connection;
+mod docker;
 mod line;
 mod own_key;
 mod prepare;
@@ -13,6 +14,7 @@ mod ssh;
 
 pub(crate) use binary::Agents;
 pub(crate) use connection::Connection;
+pub(crate) use docker::Docker;
 pub(crate) use line::AgentLine;
 pub(crate) use own_key::OwnKey;
 pub(crate) use prepare::{Preparation, PrepareError, Remembered};

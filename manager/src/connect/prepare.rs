@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::binary::{AgentBinary, Agents, Packing};
 use super::connection::{Connection, Facts};
+use super::docker::{self, Docker};
 use super::own_key::OwnKey;
 use super::ssh::{Access, DialError, Session};
 
@@ -54,8 +55,8 @@ pub(crate) struct Preparation {
     pub(crate) agents: Arc<Agents>,
     pub(crate) own_key: OwnKey,
     pub(crate) ready_command: String,
-    /// The instance's id and the daemon that its jobs need; `None` where they need none.
-    pub(crate) docker: Option<(String, String)>,
+    /// What jobs in containers need; `None` where they are processes.
+    pub(crate) docker: Option<Docker>,
 }
 
 /// What is known of an instance from before.
@@ -101,14 +102,8 @@ impl Preparation {
             run(&session, "instance_ready_command", &self.ready_command, READY_COMMAND_LIMIT)
                 .await?;
         }
-        if let Some((instance, host)) = &self.docker {
-            let (agent, base) = (quote(&facts.agent), quote(&facts.base));
-            let command = format!(
-                "exec {agent} docker --base {base} --instance {} --host {}",
-                quote(instance),
-                quote(host)
-            );
-            run(&session, "looking at Docker", &command, PROBE_LIMIT).await?;
+        if let Some(docker) = &self.docker {
+            run(&session, "looking at Docker", &docker.command(&facts), docker::LIMIT).await?;
         }
         remembered.ready = true;
         remembered.login = Some(access.login());

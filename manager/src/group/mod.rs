@@ -115,6 +115,8 @@ struct Inner {
     records: BTreeMap<InstanceId, InstanceRecord>,
     /// Cancelled for instances that do not wait for their jobs.
     evictions: BTreeMap<InstanceId, CancellationToken>,
+    /// Images that jobs used, the latest first.
+    images: VecDeque<String>,
     /// Jobs in a row that an instance did not take.
     slot_failures: BTreeMap<InstanceId, u32>,
     waiters: VecDeque<acquisition::Waiter>,

@@ -9,7 +9,9 @@ use scheduler::plan::Reason;
 use tokio::time::timeout;
 
 use super::{Group, Inner};
-use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
+use crate::connect::{
+    Access, Connection, DialError, Docker, Preparation, PrepareError, Remembered,
+};
 use crate::history::Event;
 use crate::state::BootsRecord;
 
@@ -23,6 +25,8 @@ const STRANGERS_INTERVAL: Duration = Duration::from_secs(15);
 const ADDRESS_LIMIT: Duration = Duration::from_secs(10);
 /// How long the plugin may take to say how to reach an instance that was reached before.
 const PLUGIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Images that a new instance should have: what a project or two use.
+const RECENT_IMAGES: usize = 8;
 
 impl Group {
     /// Begins to prepare an instance.
@@ -83,6 +87,22 @@ impl Group {
         })
     }
 
+    fn docker_of(&self, id: &InstanceId) -> Option<Docker> {
+        let host = self.tuning().docker_host.clone()?;
+        let images = self.lock().images.iter().cloned().collect();
+        Some(Docker { instance: id.0.clone(), host, images })
+    }
+
+    /// Jobs use these images: new instances should have them.
+    pub(crate) fn used_images(&self, images: impl Iterator<Item = String>) {
+        let mut inner = self.lock();
+        for image in images {
+            inner.images.retain(|known| *known != image);
+            inner.images.push_front(image);
+        }
+        inner.images.truncate(RECENT_IMAGES);
+    }
+
     /// The connection, and the slots on which jobs of someone run that we do not know.
     async fn prepare_once(
         &self,
@@ -94,7 +114,7 @@ impl Group {
             agents: Arc::clone(&self.agents),
             own_key: self.own_key.clone(),
             ready_command: self.tuning().ready_command.clone(),
-            docker: self.tuning().docker_host.clone().map(|host| (id.0.clone(), host)),
+            docker: self.docker_of(id),
         };
         let result = preparation.attempt(&access, &mut remembered).await;
         let was_ready = self.lock().fleet.instance(id).is_some_and(Instance::was_ready);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use job::compose::{Instance, compose, is_debug};
 use job::outcome::{FailureReason, Outcome};
-use job::plan::Plan;
+use job::plan::{Container, Plan, PullPolicy};
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
 use job::wire::{from_agent, to_agent};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -114,6 +114,14 @@ impl Placing<'_> {
         let debug_trace = is_debug(self.job, &self.runner.config.engine);
         plan.report = (!alone_after.is_zero())
             .then(|| self.runner.client.report(self.job, alone_after, debug_trace));
+        if let Some(containers) = &plan.containers {
+            let services = containers.services.iter().filter_map(|it| it.container.as_ref());
+            let all = containers.build.iter().chain(services);
+            let may_be_pulled =
+                |it: &&Container| it.pull_policies().any(|policy| policy != PullPolicy::PullNever);
+            let images = all.filter(may_be_pulled).map(|container| container.image.clone());
+            self.runner.group.used_images(images);
+        }
         let place = place_line(self.received, acquisition, connection);
         match plan.stages.first_mut() {
             // The agent goes on with what is called so in the log.
