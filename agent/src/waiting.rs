@@ -50,7 +50,7 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
         return refuse(&format!("protocol {} is not spoken here", plan.protocol), false);
     }
     if let Some(containers) = &plan.containers
-        && let Some(why) = containers::short(base, containers)
+        && let Some(why) = containers::refusal(base, containers)
     {
         return refuse(&why, false);
     }

@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod docker;
 pub mod gitlab;
 pub mod manager;
+mod own_docker;
 pub mod processes;
 pub mod sshd;
 pub mod static_build;
@@ -17,6 +18,7 @@ pub use binaries::{Binaries, binaries};
 pub use docker::Docker;
 pub use gitlab::{Audit, Endpoint, Event, Fault, GitLab, JobId, JobSpec, State};
 pub use manager::{Manager, Runner};
+pub use own_docker::{OwnDocker, SmallDisk};
 pub use sshd::Sshd;
 pub use wait::{seconds, until};
 

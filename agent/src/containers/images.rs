@@ -8,7 +8,7 @@ use job::plan::{Container, Containers, PullPolicy};
 use serde_json::Value;
 
 use super::daemon::{Ask, Daemon, Fault, escape, next, shown};
-use super::{Job, Trouble, While as _, login, say, system_failure, warn};
+use super::{Job, Trouble, While as _, login, room, say, system_failure, warn};
 
 /// What matters of an image.
 pub(super) struct Image {
@@ -47,6 +47,7 @@ impl Job<'_> {
         for (number, policy) in policies.iter().enumerate() {
             match self.image_by(container, *policy).await {
                 Ok(image) => {
+                    room::note_use(&image.id);
                     let digest = image.digest.as_deref().unwrap_or("no digest");
                     say(&format!(
                         "Using docker image {} for {} ({digest})",

@@ -28,7 +28,7 @@ use rustix::stdio::stdin;
 use crate::Error;
 use daemon::{Ask, Daemon, Fault};
 pub(crate) use ownership::{OWN, own};
-pub(crate) use room::short;
+pub(crate) use room::refusal;
 
 /// How a stage's work ended.
 enum Done {

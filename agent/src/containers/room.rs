@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use job::plan::Containers;
@@ -25,6 +25,10 @@ const ENOUGH_BYTES: u64 = 1024 * 1024 * 1024;
 const ENOUGH_INODES: u64 = 20_000;
 /// How long cleaning may keep a slot from its next job.
 const CLEANING_LIMIT: Duration = Duration::from_secs(30);
+/// The same where a job is there already: its manager waits 15 s for an agent's answer.
+const QUICK_LIMIT: Duration = Duration::from_secs(10);
+/// An image that a job used so lately stays: the next job would only pull it again.
+const IN_USE_S: u64 = 3600;
 /// Where the instance's Docker keeps its files, as it said when it was looked at.
 const ROOT_FILE: &str = "docker-root";
 
@@ -43,8 +47,20 @@ pub(super) async fn full(job: &Job<'_>) -> Option<String> {
     })
 }
 
-/// Why a job should rather run elsewhere; `None` where there is enough room.
-pub(crate) fn short(base: &Path, containers: &Containers) -> Option<String> {
+/// Why a job should rather run elsewhere; `None` where there is enough room, or was made.
+pub(crate) fn refusal(base: &Path, containers: &Containers) -> Option<String> {
+    short(base, containers)?;
+    if let (Ok(runtime), Ok(daemon)) = (super::runtime(), Daemon::of(&containers.host)) {
+        runtime.block_on(async {
+            if let Ok(root) = root_of(&daemon).await {
+                make_room(&daemon, &root, QUICK_LIMIT).await;
+            }
+        });
+    }
+    short(base, containers)
+}
+
+fn short(base: &Path, containers: &Containers) -> Option<String> {
     let root = fs::read_to_string(base.join(ROOT_FILE)).unwrap_or_default();
     let outside = Path::new(&containers.outside);
     let existing = outside.ancestors().find(|dir| dir.exists()).unwrap_or(base);
@@ -74,12 +90,12 @@ async fn root_of(daemon: &Daemon) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(info["DockerRootDir"].as_str().unwrap_or_default()))
 }
 
-/// Notes where Docker keeps its files, for [`short`], and makes room there.
+/// Notes where Docker keeps its files, for [`refusal`], and makes room there.
 pub(super) async fn note_root(daemon: &Daemon, base: &Path) -> Result<Option<String>, Fault> {
     let root = root_of(daemon).await?;
     // Where it cannot be noted only the builds directory is watched.
     let _ = fs::write(base.join(ROOT_FILE), root.display().to_string());
-    make_room(daemon, &root).await;
+    make_room(daemon, &root, CLEANING_LIMIT).await;
     Ok(shortage(&root))
 }
 
@@ -87,7 +103,7 @@ impl Job<'_> {
     /// After a job: its own containers are gone.
     pub(super) async fn make_room(&self) {
         let Ok(root) = root_of(&self.daemon).await else { return };
-        if make_room(&self.daemon, &root).await == Cleaning::Futile {
+        if make_room(&self.daemon, &root, CLEANING_LIMIT).await == Cleaning::Futile {
             warn(
                 "WARNING: the instance is short of space, and nothing can be removed: it takes no more jobs",
             );
@@ -103,13 +119,13 @@ enum Cleaning {
 }
 
 /// Removes what is not in use until there is enough room: the build cache, images without a
-/// name, all other images from the oldest on, caches of projects. Containers of others are
+/// name, all other images from the one on that was not used for longest, caches of projects. Containers of others are
 /// never touched.
-async fn make_room(daemon: &Daemon, root: &Path) -> Cleaning {
+async fn make_room(daemon: &Daemon, root: &Path, limit: Duration) -> Cleaning {
     if shortage(root).is_none() {
         return Cleaning::NotNeeded;
     }
-    let deadline = Instant::now() + CLEANING_LIMIT;
+    let deadline = Instant::now() + limit;
     for prune in ["/build/prune", "/images/prune"] {
         let _ = timeout_at(deadline, daemon.call(Ask::order(prune))).await;
         if shortage(root).is_none() {
@@ -123,17 +139,54 @@ async fn make_room(daemon: &Daemon, root: &Path) -> Cleaning {
     }
 }
 
+/// The directory of marks of images that jobs used; beside the agents.
+fn marks() -> Option<PathBuf> {
+    let agent = fs::read_link("/proc/self/exe").ok()?;
+    Some(agent.parent()?.parent()?.join("images"))
+}
+
+fn mark(id: &str) -> Option<PathBuf> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b':');
+    plain.then(|| Some(marks()?.join(id.replace(':', "-"))))?
+}
+
+/// A job uses an image.
+pub(super) fn note_use(id: &str) {
+    if let (Some(dir), Some(mark)) = (marks(), mark(id)) {
+        // Where it cannot be noted the image's own age counts.
+        let _ = fs::create_dir_all(dir).and_then(|()| fs::write(mark, b""));
+    }
+}
+
+/// Seconds since the epoch; 0 where no job used it.
+fn last_used(id: &str) -> u64 {
+    let modified = mark(id).and_then(|mark| fs::metadata(mark).ok()?.modified().ok());
+    let since = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// Whether there is enough room now.
 async fn remove_one_by_one(daemon: &Daemon, root: &Path) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let images = daemon.call(Ask::get("/images/json")).await.unwrap_or_default();
-    let mut images: Vec<(i64, String)> = images
+    let mut images: Vec<(u64, String)> = images
         .as_array()
         .into_iter()
         .flatten()
-        .filter_map(|image| Some((image["Created"].as_i64()?, image["Id"].as_str()?.to_owned())))
+        .filter_map(|image| {
+            let id = image["Id"].as_str()?.to_owned();
+            let used = last_used(&id);
+            let stays = used + IN_USE_S > now;
+            (!stays).then(|| (used.max(image["Created"].as_u64().unwrap_or(0)), id))
+        })
         .collect();
     images.sort();
-    let images = images.into_iter().map(|(_, id)| format!("/images/{}?force=1", escape(&id)));
+    let images = images.into_iter().map(|(_, id)| {
+        if let Some(mark) = mark(&id) {
+            let _ = fs::remove_file(mark);
+        }
+        format!("/images/{}?force=1", escape(&id))
+    });
     let filters = escape("{\"label\":[\"mayfly.cache\"],\"dangling\":[\"true\"]}");
     let path = format!("/volumes?filters={filters}");
     let volumes = daemon.call(Ask::get(&path)).await.unwrap_or_default();
