@@ -5,7 +5,7 @@ use globset::GlobBuilder;
 use super::{Docker, PullPolicy, policies, refused};
 use crate::compose::Context;
 use crate::outcome::Outcome;
-use crate::payload::Image;
+use crate::payload::{Image, Variable};
 use crate::variables::Variables;
 
 /// Without a list all are allowed; the runner's own image always is.
@@ -124,19 +124,24 @@ fn without_version(image: &str) -> String {
     parts.join("/")
 }
 
-/// A service sees the job's public variables, and its own.
+/// A service sees the job's public variables, those of files as their paths, and its own.
 pub(super) fn service_variables(context: &Context<'_>, image: &Image) -> Variables {
+    let set = |key: &str, value: String| Variable {
+        key: key.to_owned(),
+        value,
+        raw: true,
+        ..Variable::default()
+    };
     let public = context.variables.iter().filter(|variable| variable.public);
-    let own = image.variables.iter().map(|variable| {
-        let value = if variable.raw {
-            variable.value.clone()
-        } else {
-            context.variables.expand(&variable.value)
-        };
-        crate::payload::Variable { value, raw: true, ..variable.clone() }
+    let public = public.map(|variable| match variable.file {
+        true => set(&variable.key, format!("{}/{}", context.place.temp_dir, variable.key)),
+        false => set(&variable.key, variable.value.clone()),
     });
-    let raw = public.map(|variable| crate::payload::Variable { raw: true, ..variable.clone() });
-    Variables::resolve(raw.chain(own), |name| format!("{}/{name}", context.place.temp_dir))
+    let own = image.variables.iter().map(|variable| match variable.raw {
+        true => set(&variable.key, variable.value.clone()),
+        false => set(&variable.key, context.variables.expand(&variable.value)),
+    });
+    Variables::resolve(public.chain(own), |_| String::new())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(super) fn containers(
 ) -> Result<Containers, Outcome> {
     let volumes = Volumes::of(context, docker, instance);
     let services = services(context, docker, &volumes)?;
-    let own_network = context.flag("FF_NETWORK_PER_BUILD", false);
+    let own_network = context.flag("FF_NETWORK_PER_BUILD", false) && docker.network_mode.is_empty();
     let registries =
         context.job.credentials.iter().filter(|credentials| credentials.kind == "registry");
     let helper = (!instance.has_git && !docker.helper_image.is_empty()).then(|| Container {
