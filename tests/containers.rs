@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use support::{Docker, GitLab, JobId, JobSpec, Manager, Runner, State, seconds, skip, until};
 
 const BUSYBOX: &str = "mayfly-test/busybox";
+const DEBIAN: &str = "mayfly-test/debian";
 
 /// The daemon of the tests, a server, and a manager whose local instances use both.
 struct Rig {
@@ -242,4 +243,38 @@ fn a_job_in_a_container_outlives_its_manager() {
         assert_eq!(trace.matches(text).count(), 1, "{text}: {trace}");
     }
     rig.nothing_is_left();
+}
+
+#[test]
+fn a_job_is_rather_placed_where_its_image_is() {
+    let rig = rig!(json!({}), |runner: Runner| runner.max_instances(2).idle_count(2));
+    if !rig.docker.has(DEBIAN) {
+        skip!("no image {DEBIAN}: run tests/setup");
+    }
+    let of = |image: &str, script: &str| {
+        JobSpec::script([script]).key("image", json!({ "name": image }))
+    };
+    let instance = |trace: &str| {
+        let place = trace.split("Instance ").nth(1).and_then(|rest| rest.split(' ').next());
+        place.expect("the log names the instance").to_owned()
+    };
+    // The server hears of a job's end a moment before its slot is free.
+    let all_are_free = || {
+        until("two slots are free", seconds(30), || rig.manager.free_slots() == 2);
+    };
+    all_are_free();
+    // At the same time, so that each has an instance of its own.
+    let both = [of(BUSYBOX, "sleep 2"), of(DEBIAN, "sleep 2")].map(|spec| rig.gitlab.enqueue(spec));
+    let [busybox, debian] = both.map(|job| {
+        rig.gitlab.wait_for(job, State::Success, seconds(60));
+        instance(&rig.gitlab.trace(job))
+    });
+    assert_ne!(busybox, debian);
+    for _ in 0..3 {
+        for (image, expected) in [(DEBIAN, &debian), (BUSYBOX, &busybox)] {
+            all_are_free();
+            let (_, trace) = rig.run(of(image, "true"), State::Success);
+            assert_eq!(&instance(&trace), expected, "{image}: {trace}");
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::docker::{BUILDS_DIR, image_name};
+use super::docker::BUILDS_DIR;
 use super::shell::Shell;
-use super::{Instance, Runner, job_timeout};
+use super::{Instance, Runner, image, job_timeout};
 use crate::payload::{Job, Variable};
 use crate::plan::temp_dir;
 use crate::variables::{Variables, plain};
@@ -92,10 +92,7 @@ pub(super) fn variables(
         Some(_) => "CI_DISPOSABLE_ENVIRONMENT",
         None => "CI_SHARED_ENVIRONMENT",
     };
-    let image = runner.docker.as_ref().map(|docker| {
-        let variables = Variables::resolve(job.variables.iter().cloned(), |_| String::new());
-        plain("CI_JOB_IMAGE", image_name(job.image.as_ref(), docker, &variables))
-    });
+    let image = runner.docker.as_ref().map(|_| plain("CI_JOB_IMAGE", image(job, runner)));
     let after = [
         plain(shared, "true"),
         plain("CI_RUNNER_SHORT_TOKEN", &runner.short_token),

@@ -168,6 +168,15 @@ pub fn is_debug(job: &Job, runner: &Runner) -> bool {
     variables.is_on(DEBUG_TRACE) && !runner.debug_trace_disabled
 }
 
+/// The image in which the job's scripts run; empty where they run in none.
+pub fn image(job: &Job, runner: &Runner) -> String {
+    let Some(docker) = &runner.docker else {
+        return String::new();
+    };
+    let variables = Variables::resolve(job.variables.iter().cloned(), |_| String::new());
+    docker::image_name(job.image.as_ref(), docker, &variables)
+}
+
 /// How long the job may take, from the moment that it was handed out.
 pub fn job_timeout(job: &Job) -> Duration {
     match job.runner_info.timeout {

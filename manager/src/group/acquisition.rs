@@ -36,6 +36,8 @@ pub(super) struct Waiter {
     id: u64,
     /// Instances that just failed the job.
     except: Vec<InstanceId>,
+    /// The image that it runs in; empty where it runs in none.
+    image: String,
     sender: oneshot::Sender<Acquisition>,
 }
 
@@ -93,8 +95,11 @@ impl Group {
         let mut still = std::mem::take(&mut inner.waiters);
         while let Some(waiter) = still.pop_front() {
             let limits = &tuning.limits;
+            let with_image = inner.without_image(&waiter.image).and_then(|without| {
+                inner.fleet.acquire(limits, &[without, waiter.except.clone()].concat())
+            });
+            let slot = with_image.or_else(|| inner.fleet.acquire(limits, &waiter.except));
             // Better the instance that failed it than none.
-            let slot = inner.fleet.acquire(limits, &waiter.except);
             match slot.or_else(|| inner.fleet.acquire(limits, &[])) {
                 Some((instance, slot)) => {
                     inner.fleet.stop_waiting();
@@ -117,10 +122,11 @@ impl Group {
 }
 
 impl Reservation {
-    /// Waits for the slot until `deadline`. `except` are instances not to be given.
+    /// Waits for the slot until `deadline`: rather where `image` is, not on `except`.
     pub(crate) async fn acquire(
         mut self,
         deadline: Instant,
+        image: String,
         except: Vec<InstanceId>,
     ) -> Result<Acquisition, AcquireError> {
         self.spent = true;
@@ -132,7 +138,7 @@ impl Reservation {
             inner.fleet.wait();
             let id = inner.next_waiter;
             inner.next_waiter += 1;
-            inner.waiters.push_back(Waiter { id, except, sender });
+            inner.waiters.push_back(Waiter { id, except, image, sender });
             group.dispatch(&mut inner);
             Waiting { group: Arc::clone(&group), id }
         };

@@ -192,6 +192,7 @@ impl Group {
         });
         inner.records.remove(&gone.id);
         inner.slot_failures.remove(&gone.id);
+        inner.images.forget(&gone.id);
         inner.evictions.remove(&gone.id);
         let connection = inner.connections.remove(&gone.id);
         self.connections_changed.notify_waiters();

@@ -8,6 +8,7 @@ mod acquisition;
 mod act;
 mod change;
 mod control;
+mod images;
 mod operator;
 mod prepare;
 mod snapshot;
@@ -115,8 +116,7 @@ struct Inner {
     records: BTreeMap<InstanceId, InstanceRecord>,
     /// Cancelled for instances that do not wait for their jobs.
     evictions: BTreeMap<InstanceId, CancellationToken>,
-    /// Images that jobs used, the latest first.
-    images: VecDeque<String>,
+    images: images::Images,
     /// Jobs in a row that an instance did not take.
     slot_failures: BTreeMap<InstanceId, u32>,
     waiters: VecDeque<acquisition::Waiter>,

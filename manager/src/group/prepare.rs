@@ -9,9 +9,7 @@ use scheduler::plan::Reason;
 use tokio::time::timeout;
 
 use super::{Group, Inner};
-use crate::connect::{
-    Access, Connection, DialError, Docker, Preparation, PrepareError, Remembered,
-};
+use crate::connect::{Access, Connection, DialError, Preparation, PrepareError, Remembered};
 use crate::history::Event;
 use crate::state::BootsRecord;
 
@@ -25,8 +23,6 @@ const STRANGERS_INTERVAL: Duration = Duration::from_secs(15);
 const ADDRESS_LIMIT: Duration = Duration::from_secs(10);
 /// How long the plugin may take to say how to reach an instance that was reached before.
 const PLUGIN_PATIENCE: Duration = Duration::from_secs(5);
-/// Images that a new instance should have: what a project or two use.
-const RECENT_IMAGES: usize = 8;
 
 impl Group {
     /// Begins to prepare an instance.
@@ -85,22 +81,6 @@ impl Group {
             Phase::Draining => instance.acquired() > 0,
             _ => false,
         })
-    }
-
-    fn docker_of(&self, id: &InstanceId) -> Option<Docker> {
-        let host = self.tuning().docker_host.clone()?;
-        let images = self.lock().images.iter().cloned().collect();
-        Some(Docker { instance: id.0.clone(), host, images })
-    }
-
-    /// Jobs use these images: new instances should have them.
-    pub(crate) fn used_images(&self, images: impl Iterator<Item = String>) {
-        let mut inner = self.lock();
-        for image in images {
-            inner.images.retain(|known| *known != image);
-            inner.images.push_front(image);
-        }
-        inner.images.truncate(RECENT_IMAGES);
     }
 
     /// The connection, and the slots on which jobs of someone run that we do not know.

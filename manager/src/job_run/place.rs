@@ -3,9 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use job::compose::{Instance, compose, is_debug};
+use job::compose::{Instance, compose, image, is_debug};
 use job::outcome::{FailureReason, Outcome};
-use job::plan::{Container, Plan, PullPolicy};
+use job::plan::{Plan, PullPolicy};
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
 use job::wire::{from_agent, to_agent};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -37,7 +37,9 @@ impl Placing<'_> {
         let mut last = String::new();
         for _ in 0..PLACEMENTS {
             let promise = reservation.take().unwrap_or_else(|| self.runner.group.reserve_again());
-            let acquisition = promise.acquire(deadline, failed.clone()).await.map_err(|error| {
+            let image = image(self.job, &self.runner.config.engine);
+            let acquired = promise.acquire(deadline, image, failed.clone()).await;
+            let acquisition = acquired.map_err(|error| {
                 Outcome::failure(FailureReason::RunnerSystemFailure, error.to_string())
             })?;
             let instance = acquisition.instance().clone();
@@ -117,10 +119,11 @@ impl Placing<'_> {
         if let Some(containers) = &plan.containers {
             let services = containers.services.iter().filter_map(|it| it.container.as_ref());
             let all = containers.build.iter().chain(services);
-            let may_be_pulled =
-                |it: &&Container| it.pull_policies().any(|policy| policy != PullPolicy::PullNever);
-            let images = all.filter(may_be_pulled).map(|container| container.image.clone());
-            self.runner.group.used_images(images);
+            let used = all.map(|it| {
+                let may_be_pulled = it.pull_policies().any(|it| it != PullPolicy::PullNever);
+                (it.image.clone(), may_be_pulled)
+            });
+            self.runner.group.used_images(acquisition.instance(), used.collect());
         }
         let place = place_line(self.received, acquisition, connection);
         match plan.stages.first_mut() {

@@ -213,6 +213,21 @@ impl Manager {
         processes::mentioning(&directory).iter().filter(is_instance).count()
     }
 
+    /// Ready instances without a job, as `mayfly instance list` tells.
+    pub fn free_slots(&self) -> usize {
+        let output = std::process::Command::new(crate::binaries().mayfly())
+            .args(["instance", "list", "--json", "--state-dir"])
+            .arg(self.state_dir())
+            .output()
+            .expect("mayfly can be run");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let instances = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let is_free = |instance: &serde_json::Value| {
+            instance["phase"] == "ready" && instance["used"].as_array().is_some_and(Vec::is_empty)
+        };
+        instances.filter(is_free).count()
+    }
+
     /// The directories of plugins' sockets.
     pub fn socket_directories(&self) -> Vec<PathBuf> {
         let common = format!("mayfly-{}-", self.pid());
