@@ -53,6 +53,22 @@ impl Docker {
         GitLab::start_at(self.gateway)
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        Path::new(self.host.trim_start_matches("unix://"))
+    }
+
+    /// The number of the group whose members may use it.
+    pub fn socket_group(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(self.socket()).expect("the daemon's socket").gid()
+    }
+
+    /// Removes a name of an image, if it is there and not in use.
+    pub fn forget(&self, image: &str) {
+        let _ = Command::new("docker").args(["-H", &self.host, "rmi", image]).output();
+    }
+
     /// Whether the daemon has an image.
     pub fn has(&self, image: &str) -> bool {
         !self.run(&["images", "-q", image]).is_empty()

@@ -23,7 +23,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn create(home: &Path) -> Self {
+    pub(super) fn create(home: &Path, group: Option<u32>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         static SWEEP: Once = Once::new();
         SWEEP.call_once(remove_leftovers);
@@ -33,7 +33,9 @@ impl Account {
         // `*` is a password that fits nothing; the `!` of an unset one would lock the
         // account also for keys.
         let options = ["-M", "-N", "-g", "nogroup", "-d", &home_text, "-s", "/bin/bash", "-p", "*"];
-        patiently("useradd", &[&options[..], &[name.as_str()]].concat());
+        let group = group.map(|id| id.to_string());
+        let more: Vec<&str> = group.iter().flat_map(|id| ["-G", id.as_str()]).collect();
+        patiently("useradd", &[&options[..], &more, &[name.as_str()]].concat());
         let uid = uid_of(&name).expect("useradd made the account");
         std::fs::create_dir_all(home).expect("a home");
         std::os::unix::fs::chown(home, Some(uid), None).expect("the home's owner");

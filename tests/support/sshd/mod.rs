@@ -31,6 +31,7 @@ pub struct Setup {
     machines: u8,
     lines: String,
     keys: Keys,
+    group: Option<u32>,
 }
 
 /// What the server's and the users' keys are.
@@ -95,6 +96,13 @@ impl Setup {
         self
     }
 
+    /// One more group that all users are in, by its number.
+    #[must_use]
+    pub fn group(mut self, id: u32) -> Self {
+        self.group = Some(id);
+        self
+    }
+
     /// What the keys are; ed25519 unless set.
     #[must_use]
     pub fn keys(mut self, keys: Keys) -> Self {
@@ -131,7 +139,7 @@ fn missing() -> Option<String> {
 impl Sshd {
     /// Settings of a server with one machine.
     pub fn setup() -> Setup {
-        Setup { machines: 1, lines: String::new(), keys: Keys::Ed25519 }
+        Setup { machines: 1, lines: String::new(), keys: Keys::Ed25519, group: None }
     }
 
     /// A server with one machine; `None`, with the reason printed, where that is not
@@ -162,7 +170,7 @@ impl Sshd {
                 Machine {
                     address: format!("127.0.77.{}:{}", (n - 1) % ADDRESSES + 1, address.port()),
                     key_path: at("key"),
-                    account: Account::create(&at(&name)),
+                    account: Account::create(&at(&name), setup.group),
                     name,
                 }
             })

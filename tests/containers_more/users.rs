@@ -1,0 +1,159 @@
+//! Who the agent is on the instance, who the job is in its container, and whose the files
+//! are in between.
+
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+use support::{Docker, JobSpec, Runner, Sshd, State, seconds};
+
+use super::images::Derived;
+use super::{BUSYBOX, DEBIAN, InContainers as _, Rig, needed};
+
+/// Instances of an OpenSSH server.
+fn over_openssh(docker: Docker, sshd: &Sshd, keys: serde_json::Value) -> Rig {
+    let gitlab = docker.gitlab();
+    let runner = Runner::openssh(&gitlab, sshd).max_instances(1);
+    Rig::start(docker, gitlab, runner, keys)
+}
+
+#[test]
+fn a_plain_user_in_the_group_of_the_socket_runs_jobs_of_root() {
+    let docker = needed!(Docker::find());
+    let Some(sshd) = Sshd::setup().group(docker.socket_group()).start() else { return };
+    let rig = over_openssh(docker, &sshd, json!({}));
+    let repository = rig.gitlab.repository("project");
+    repository.commit(&[("file", "from the repository\n"), ("dir/file", "old\n")]);
+    let script = [
+        "echo I am $(id -u)",
+        "cat file $SECRET",
+        "echo new > dir/file",
+        "umask 077; mkdir -p deep/er; echo made by root > deep/er/made",
+        "ln -s /etc/passwd deep/link",
+    ];
+    let spec = JobSpec::script(script)
+        .after_script(["cat deep/er/made"])
+        .file("SECRET", "of a file\n")
+        .git(&repository)
+        .artifacts(["deep/er"]);
+    let (first, trace) = rig.run(spec, State::Success);
+    for text in ["I am 0", "from the repository", "of a file", "made by root"] {
+        assert!(trace.contains(text), "{text}: {trace}");
+    }
+    assert_eq!(rig.gitlab.archives(first).len(), 1, "{trace}");
+
+    // The next job of the project finds its sources as they are in the repository.
+    let look = ["ls deep || echo clean", "cat dir/file", "find . -name made"];
+    let (_, trace) = rig.run(JobSpec::script(look).git(&repository), State::Success);
+    for text in ["clean\n", " old\n"] {
+        assert!(trace.contains(text), "{text}: {trace}");
+    }
+    // And one that wants no sources finds what its artifacts brought.
+    let (_, trace) = rig
+        .run(JobSpec::script(["cat deep/er/made"]).git(&repository).needs(first), State::Success);
+    assert!(trace.contains("made by root"), "{trace}");
+    // With a clone, too, where everything that root made is removed.
+    let dirty = ["umask 077; mkdir -p left/over; echo x > left/over/file"];
+    rig.run(JobSpec::script(dirty).git(&repository), State::Success);
+    let spec = JobSpec::script(["ls left || echo clean"]).git(&repository);
+    let (_, trace) = rig.run(spec.variable("GIT_STRATEGY", "clone"), State::Success);
+    assert!(trace.contains("clean\n"), "{trace}");
+    rig.nothing_is_left();
+    let home = sshd.machines()[0].home().display().to_string();
+    let found = std::process::Command::new("find")
+        .args([&home, "-name", "*.tmp", "-o", "-user", "root", "-name", "*.given"])
+        .output()
+        .expect("find");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "left in the home");
+}
+
+#[test]
+fn a_user_who_may_not_use_the_socket_is_told() {
+    let docker = needed!(Docker::find());
+    let Some(sshd) = Sshd::start() else { return };
+    let mut rig = over_openssh(docker, &sshd, json!({}));
+    rig.gitlab.enqueue(JobSpec::script(["true"]));
+    let text = format!("user {} may not use ", sshd.machines()[0].user());
+    let log = rig.manager.wait_for_log(&text, seconds(60));
+    assert!(log.contains("usermod -aG docker"), "{log}");
+}
+
+#[test]
+fn an_image_of_another_user_than_root_works_on_its_sources() {
+    let rig = needed!(Rig::local(json!({}), |runner| runner.max_instances(1)));
+    let image = Derived::of(&rig.docker, BUSYBOX, "true", &["USER 1000"]);
+    let repository = rig.gitlab.repository("project");
+    repository.commit(&[("file", "old\n"), ("dir/deep/file", "old\n")]);
+    let script = [
+        "echo I am $(id -u)",
+        "cat $SECRET",
+        "echo new > file",
+        "echo new > dir/deep/file",
+        "echo made > dir/deep/made",
+        "mkdir other",
+    ];
+    let spec = JobSpec::script(script)
+        .after_script(["rm -r dir", "echo removed"])
+        .file("SECRET", "of a file\n")
+        .git(&repository)
+        .artifacts(["dir/deep/made"])
+        .image(&image.name);
+    let without_after = JobSpec::script(script)
+        .file("SECRET", "of a file\n")
+        .git(&repository)
+        .artifacts(["dir/deep/made"])
+        .image(&image.name);
+    for spec in [without_after, spec] {
+        let (_, trace) = rig.run(spec, State::Success);
+        for text in ["I am 1000", "of a file"] {
+            assert!(trace.contains(text), "{text}: {trace}");
+        }
+    }
+    // And files of that user go, whoever comes next.
+    let (_, trace) =
+        rig.run(JobSpec::script(["ls other || cat file"]).git(&repository), State::Success);
+    assert!(trace.contains(" old\n"), "{trace}");
+    rig.nothing_is_left();
+}
+
+#[test]
+fn without_git_on_the_instance_sources_come_from_the_helper_image() {
+    let docker = needed!(Docker::find());
+    if !docker.has(DEBIAN) {
+        support::skip!("no {DEBIAN}: run tests/setup");
+    }
+    let tools = tempfile::tempdir().expect("a directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(tools.path(), open).expect("its mode");
+    for tool in std::fs::read_dir("/usr/bin").expect("programs").flatten() {
+        if !tool.file_name().to_string_lossy().starts_with("git") {
+            symlink(tool.path(), tools.path().join(tool.file_name())).expect("a link");
+        }
+    }
+    let path = format!("SetEnv PATH={}", tools.path().display());
+    let setup = Sshd::setup().group(docker.socket_group()).config(&path);
+    let Some(sshd) = setup.start() else { return };
+    let rig = over_openssh(docker, &sshd, json!({ "helper_image": DEBIAN }));
+    let repository = rig.gitlab.repository("project");
+    repository.commit(&[("file", "from the repository\n")]);
+    for _ in 0..2 {
+        let script = ["cat file", "ls made || echo clean", "echo made > made"];
+        let spec = JobSpec::script(script).git(&repository).artifacts(["made"]);
+        let (_, trace) = rig.run(spec, State::Success);
+        for text in ["from the repository", "fetched in the helper image", "clean\n"] {
+            assert!(trace.contains(text), "{text}: {trace}");
+        }
+    }
+    rig.nothing_is_left();
+}
+
+#[test]
+fn a_daemon_that_does_not_see_the_instance_s_files_is_told() {
+    let docker = needed!(Docker::find());
+    let gitlab = docker.gitlab();
+    let mount = format!("{}:/var/run/docker.sock", docker.socket().display());
+    let runner = docker.runner(&gitlab, BUSYBOX).plugin_config("mounts", vec![mount]);
+    let rig = Rig::start(docker, gitlab, runner, json!({ "host": "unix:///var/run/docker.sock" }));
+    let trace = rig.fails(JobSpec::script(["true"]), "runner_system_failure");
+    assert!(trace.contains("does not see the files of this instance"), "{trace}");
+    rig.nothing_is_left();
+}
