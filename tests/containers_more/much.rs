@@ -20,17 +20,17 @@ fn fifty_jobs_at_once_succeed_and_leave_nothing() {
 #[test]
 fn much_output_and_binary_output_come_whole() {
     const MEGABYTES: usize = 50;
-    let rig = needed!(Rig::local(json!({}), |runner| runner.set("output_limit", 100_000)));
+    let rig = needed!(Rig::local(json!({}), |runner| runner.set("output_limit", 200_000)));
     let script = [
-        format!("yes 0123456789abcde | head -c {}", MEGABYTES * 1024 * 1024),
+        format!("yes $(printf %0127d 7) | head -c {}", MEGABYTES * 1024 * 1024),
         "echo the e''nd".to_owned(),
     ];
     let job = rig.gitlab.enqueue(JobSpec::script(script));
     rig.gitlab.wait_for(job, State::Success, seconds(200));
     let trace = rig.gitlab.trace_bytes(job);
     let lines = trace.split(|byte| *byte == b'\n');
-    let whole = lines.filter(|line| line.ends_with(b"0123456789abcde")).count();
-    assert_eq!(whole, MEGABYTES * 1024 * 1024 / 16);
+    let whole = lines.filter(|line| line.ends_with(b"00000007")).count();
+    assert_eq!(whole, MEGABYTES * 1024 * 1024 / 128);
     assert!(String::from_utf8_lossy(&trace[trace.len() - 2000..]).contains("the end"));
 
     let script = ["head -c 1000000 /dev/urandom; echo", "printf '\\0\\377\\n'; echo the e''nd"];

@@ -70,10 +70,13 @@ fn a_plain_user_in_the_group_of_the_socket_runs_jobs_of_root() {
 fn a_user_who_may_not_use_the_socket_is_told() {
     let docker = needed!(Docker::find());
     let Some(sshd) = Sshd::start() else { return };
-    let mut rig = over_openssh(docker, &sshd, json!({}));
-    rig.gitlab.enqueue(JobSpec::script(["true"]));
+    let gitlab = docker.gitlab();
+    let runner = docker.in_containers(Runner::openssh(&gitlab, &sshd), BUSYBOX, json!({}));
+    // What may pass while an instance comes up is told in detail only.
+    let mut manager = docker.setup().runner(runner).log_level("debug").start();
+    gitlab.enqueue(JobSpec::script(["true"]));
     let text = format!("user {} may not use ", sshd.machines()[0].user());
-    let log = rig.manager.wait_for_log(&text, seconds(60));
+    let log = manager.wait_for_log(&text, seconds(60));
     assert!(log.contains("usermod -aG docker"), "{log}");
 }
 

@@ -140,11 +140,15 @@ impl Job<'_> {
 
     pub(super) async fn start(&self, name: &str) -> Result<(), Trouble> {
         let path = format!("/containers/{name}/start");
-        self.daemon
-            .call(Ask::order(&path))
-            .await
-            .map(drop)
-            .during("the container cannot be started")
+        self.daemon.call(Ask::order(&path)).await.map(drop).map_err(|fault| {
+            // The runtime's words for a program that is not there.
+            match fault.to_string().contains("exec: \"sh\": executable file not found") {
+                true => system_failure(format!(
+                    "the image has no shell: scripts need `sh` in its PATH ({fault})"
+                )),
+                false => Trouble::Daemon("the container cannot be started", fault),
+            }
+        })
     }
 
     /// Whether the daemon sees our files: it may be on another machine, or outside of the

@@ -206,10 +206,11 @@ fn word(policy: PullPolicy) -> &'static str {
 }
 
 impl Job<'_> {
-    /// Whether the daemon answers.
-    pub(super) async fn is_daemon_alive(&self) -> bool {
-        let limit = std::time::Duration::from_secs(2);
-        self.daemon.call_within(Ask::get("/_ping"), limit).await.is_ok()
+    /// Whether the daemon takes no connection: one that ends does so before it stops its
+    /// containers. One under load answers late, and is there.
+    pub(super) async fn is_daemon_gone(&self) -> bool {
+        let answer = self.daemon.call_within(Ask::get("/_ping"), Duration::from_secs(2)).await;
+        matches!(answer, Err(Fault::Unreachable(_) | Fault::Broken(_)))
     }
 
     /// What the daemon says of a container, by name or id.

@@ -16,8 +16,6 @@ use super::{Done, Job, Trouble, While as _, room, system_failure};
 const HELPER: &str = "helper";
 /// The exit code of a shell that SIGKILL ended.
 const KILLED: u8 = 137;
-/// The same of SIGTERM.
-const TERMINATED: u8 = 143;
 
 impl Job<'_> {
     /// Runs a script in the job's container. `first`: none ran there before.
@@ -46,6 +44,9 @@ impl Job<'_> {
         self.image(helper).await?;
         self.make(HELPER, helper, Ties::default()).await?;
         let name = self.name(HELPER);
+        // Its user is root, too, and git refuses to work on the files of others.
+        let made = self.container(&name).await?.unwrap_or_default();
+        self.give_away(&made).await?;
         let end = self.feed(&name, script, false).await;
         let done = match end {
             Ok(end) => self.judge(&name, end).await,
@@ -101,11 +102,12 @@ impl Job<'_> {
                 )));
             }
         };
+        // Its script may have taken the daemon's signal for a reason to end well.
+        if !end.was_stopped && self.is_daemon_gone().await {
+            return Err(system_failure("the Docker daemon was stopped while the script ran"));
+        }
         if code == 0 || end.was_stopped {
             return Ok(Done::Exit(code));
-        }
-        if matches!(code, KILLED | TERMINATED) && !self.is_daemon_alive().await {
-            return Err(system_failure("the Docker daemon was stopped while the script ran"));
         }
         let inspected = self.container(name).await?.unwrap_or(Value::Null);
         if code == KILLED && inspected["State"]["OOMKilled"] == true {
