@@ -71,7 +71,8 @@ fn a_user_who_may_not_use_the_socket_is_told() {
     let docker = needed!(Docker::find());
     let Some(sshd) = Sshd::start() else { return };
     let gitlab = docker.gitlab();
-    let runner = docker.in_containers(Runner::openssh(&gitlab, &sshd), BUSYBOX, json!({}));
+    let runner =
+        docker.in_containers(Runner::openssh(&gitlab, &sshd).max_instances(1), BUSYBOX, json!({}));
     // What may pass while an instance comes up is told in detail only.
     let mut manager = docker.setup().runner(runner).log_level("debug").start();
     gitlab.enqueue(JobSpec::script(["true"]));
