@@ -1,10 +1,11 @@
 //! Measures what docs/performance.md tells: real release binaries, real instances, a
 //! server on this machine, everything in one run.
 //!
-//! `mayfly [--json] [warm|burst|cold|memory|plugin|sizes|scale]… [local|openssh]…`, and by
-//! its name only, since it takes 10 GB: `thousand`.
+//! `mayfly [--json] [warm|burst|cold|memory|containers|plugin|sizes|scale]… [local|openssh]…`,
+//! and by its name only, since it takes 10 GB: `thousand`.
 
 mod cold;
+mod containers;
 mod figure;
 mod phase;
 mod plugin;
@@ -17,8 +18,8 @@ use std::process::ExitCode;
 use figure::Report;
 use phase::Provider;
 
-const MEASUREMENTS: [&str; 8] =
-    ["sizes", "plugin", "warm", "burst", "memory", "cold", "scale", "thousand"];
+const MEASUREMENTS: [&str; 9] =
+    ["sizes", "plugin", "warm", "burst", "memory", "cold", "containers", "scale", "thousand"];
 
 fn main() -> ExitCode {
     if let Some(code) = mayfly_plugin::host::run_guard_if_asked() {
@@ -56,6 +57,9 @@ fn main() -> ExitCode {
         if asked("cold") {
             cold::measure(provider, &mut report);
         }
+    }
+    if asked("containers") {
+        containers::measure(&mut report);
     }
     if asked("scale") {
         scale::measure(100, &mut report);

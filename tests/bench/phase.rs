@@ -121,3 +121,9 @@ impl Phase {
         number.expect("proc(5) has VmRSS")
     }
 }
+
+/// How long after `begun` it was what `date +%s.%N` printed.
+pub(crate) fn printed_after(begun: SystemTime, text: &str) -> Duration {
+    let at = Duration::from_secs_f64(text.trim().parse().expect("date prints seconds"));
+    (SystemTime::UNIX_EPOCH + at).duration_since(begun).unwrap_or_default()
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use support::{JobSpec, seconds};
 
 use crate::figure::{Report, Sample, Target};
-use crate::phase::{Phase, Provider};
+use crate::phase::{Phase, Provider, printed_after};
 
 const INSTANCES: u8 = 60;
 const JOBS: usize = 500;
@@ -83,7 +83,5 @@ fn bursts(provider: Provider, phase: &Phase, report: &mut Report) {
 fn bash() -> Duration {
     let begun = SystemTime::now();
     let output = Command::new("bash").args(["-c", "date +%s.%N"]).output().expect("bash");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let at = Duration::from_secs_f64(text.trim().parse().expect("date prints seconds"));
-    (SystemTime::UNIX_EPOCH + at).duration_since(begun).unwrap_or_default()
+    printed_after(begun, &String::from_utf8_lossy(&output.stdout))
 }
