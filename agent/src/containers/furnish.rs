@@ -3,10 +3,12 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use job::plan::Container;
 use serde_json::{Map, Value, json};
+use tokio::time::sleep;
 
 use super::daemon::Ask;
 use super::images::is_out_of_room;
@@ -14,6 +16,9 @@ use super::{Job, Trouble, While as _, say, system_failure};
 
 /// The job's container.
 pub(super) const BUILD: &str = "build";
+
+const NETWORK_TRIES: u32 = 5;
+const NETWORK_PAUSE: Duration = Duration::from_millis(300);
 
 /// How a container stands to the job's others.
 #[derive(Default)]
@@ -77,8 +82,17 @@ impl Job<'_> {
             "Options": options,
             "Labels": self.containers.labels,
         });
-        let made = self.daemon.call(Ask::post("/networks/create", &body)).await;
-        made.map(drop).during("the job's network cannot be made")
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.daemon.call(Ask::post("/networks/create", &body)).await {
+                // The machine's firewall has other writers, and refuses one of them.
+                Err(fault) if tries < NETWORK_TRIES && fault.to_string().contains("iptables") => {
+                    sleep(NETWORK_PAUSE).await;
+                }
+                made => return made.map(drop).during("the job's network cannot be made"),
+            }
+        }
     }
 
     async fn make_volumes(&self) -> Result<(), Trouble> {

@@ -1,6 +1,9 @@
 //! A script in the job's container: fed by stdin, its output passed on, its end told truly.
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use job::outcome::{FailureReason, Outcome};
@@ -14,6 +17,9 @@ use super::{Done, Job, Trouble, While as _, room, system_failure};
 
 /// The container of the helper image.
 const HELPER: &str = "helper";
+/// From asking the processes of a container to stop to killing them: a second before the
+/// agent kills this process.
+const KILL_AFTER: Duration = Duration::from_secs(4);
 /// The exit code of a shell that SIGKILL ended.
 const KILLED: u8 = 137;
 
@@ -70,7 +76,9 @@ impl Job<'_> {
         }
         // Waits from the start: a daemon that dies breaks this connection, too.
         let wait = tokio::spawn(wait(self.daemon.clone(), name.to_owned()));
-        let stopped = tokio::spawn(stop_at_term(self.daemon.clone(), name.to_owned()));
+        let was_stopped = Arc::new(AtomicBool::new(false));
+        let stop = stop_at_term(self.daemon.clone(), name.to_owned(), Arc::clone(&was_stopped));
+        tokio::spawn(stop);
         let feeding = async {
             // A script that ends early does not read all: its exit code says why.
             let _ = writer.write_all(script).await;
@@ -89,7 +97,7 @@ impl Job<'_> {
         };
         tokio::join!(feeding, reading);
         let code = wait.await.unwrap_or_else(|error| Err(Fault::Broken(error.to_string())));
-        Ok(End { code, was_stopped: stopped.is_finished() })
+        Ok(End { code, was_stopped: was_stopped.load(Ordering::Relaxed) })
     }
 
     /// What the end of a container means.
@@ -183,12 +191,14 @@ async fn wait(daemon: Daemon, name: String) -> Result<u8, Fault> {
 }
 
 /// Once this process is asked to stop, all processes of the container are: the shell, whose
-/// trap ends the script, and whatever it waits for.
-async fn stop_at_term(daemon: Daemon, name: String) {
+/// trap ends the script, and whatever it waits for. What does not is killed before this
+/// process is: nothing of a script runs beside what follows it.
+async fn stop_at_term(daemon: Daemon, name: String, was_stopped: Arc<AtomicBool>) {
     let Ok(mut term) = signal(SignalKind::terminate()) else {
         return std::future::pending().await;
     };
     term.recv().await;
+    was_stopped.store(true, Ordering::Relaxed);
     let all = serde_json::json!({ "Cmd": ["sh", "-c", "kill -TERM -1"], "User": "0" });
     let path = format!("/containers/{name}/exec");
     if let Ok(made) = daemon.call(Ask::post(&path, &all)).await
@@ -199,6 +209,8 @@ async fn stop_at_term(daemon: Daemon, name: String) {
     }
     let path = format!("/containers/{name}/kill?signal=TERM");
     let _ = daemon.call(Ask::order(&path)).await;
+    tokio::time::sleep(KILL_AFTER).await;
+    let _ = daemon.call(Ask::order(&format!("/containers/{name}/kill"))).await;
 }
 
 /// Takes the frames of a container's output apart: a stream's number, three empty bytes,
