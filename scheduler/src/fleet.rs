@@ -6,6 +6,7 @@
 //! slot holds at most one; every instance that may cost money is counted.
 
 mod ask;
+mod asks;
 mod id;
 mod instance;
 mod lists;
@@ -18,6 +19,8 @@ use crate::boot::BootTimes;
 use crate::limits::{Creation, Existing, Limits};
 use crate::plan::Reason;
 use crate::time::{Moment, Now};
+
+use asks::Asks;
 
 pub use ask::{Answer, Ask, AskFailure, AskId};
 pub use id::InstanceId;
@@ -55,10 +58,7 @@ pub struct Known {
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     instances: BTreeMap<InstanceId, Instance>,
-    asks: Vec<Ask>,
-    /// Asks without an answer of which nothing more is to come, until a list tells whether
-    /// what came was theirs.
-    spent: Vec<Ask>,
+    asks: Asks,
     next_ask: u64,
     /// Jobs that wait for a slot.
     waiting: u32,
@@ -85,9 +85,24 @@ impl Fleet {
         self.instances.get(id)
     }
 
-    /// Asks whose instances have not all been seen.
+    /// Asks whose instances have not all been seen, the oldest first.
     pub fn asks(&self) -> &[Ask] {
-        &self.asks
+        self.asks.open()
+    }
+
+    /// Instances that were asked for and not seen, at worst.
+    pub fn outstanding(&self) -> u32 {
+        self.asks.outstanding()
+    }
+
+    /// Instances that were asked for and are waited for.
+    pub fn expected(&self) -> u32 {
+        self.asks.expected().map(|(_, expected)| expected).sum()
+    }
+
+    /// Those of them that are likely to be of this ask.
+    pub fn expected_of(&self, id: AskId) -> u32 {
+        self.asks.expected_of(id)
     }
 
     /// Jobs that wait for a slot.
@@ -117,8 +132,7 @@ impl Fleet {
 
     /// Instances that may cost money: listed ones in any phase, and those asked for.
     pub fn costing(&self) -> u32 {
-        let asked: u32 = self.asks.iter().map(|ask| ask.outstanding).sum();
-        count(self.instances.len()).saturating_add(asked)
+        count(self.instances.len()).saturating_add(self.outstanding())
     }
 
     /// Free slots of ready instances.
@@ -128,15 +142,21 @@ impl Fleet {
 
     /// Slots of instances that are asked for, creating or being prepared.
     pub fn coming(&self, limits: &Limits) -> u32 {
-        let asked: u32 = self.asks.iter().map(Ask::promising).sum();
+        let asked: u32 = self.promising().map(|(_, expected)| expected).sum();
         let fresh = asked.saturating_mul(limits.fresh_slots());
         self.instances.values().map(|i| i.coming(limits)).sum::<u32>().saturating_add(fresh)
     }
 
     /// Those of the coming slots of which it is not known whether they were made.
     pub fn doubtful(&self, limits: &Limits) -> u32 {
-        let doubtful = self.asks.iter().filter(|ask| ask.is_unknown());
-        doubtful.map(Ask::promising).sum::<u32>().saturating_mul(limits.fresh_slots())
+        let doubtful = self.promising().filter(|(ask, _)| ask.is_unknown());
+        let asked: u32 = doubtful.map(|(_, expected)| expected).sum();
+        asked.saturating_mul(limits.fresh_slots())
+    }
+
+    /// Asks of which instances of use are waited for, and how many.
+    fn promising(&self) -> impl Iterator<Item = (&Ask, u32)> {
+        self.asks.expected().filter(|(ask, expected)| ask.doomed.is_none() && *expected > 0)
     }
 
     /// How many of `wanted` instances may be created now; and, if fewer, what is in the
@@ -148,7 +168,7 @@ impl Fleet {
         now: Now,
     ) -> (u32, Option<(Reason, Option<Moment>)>) {
         let is_untried = |i: &Instance| !i.was_ready() && i.phase() < Phase::Draining;
-        let untried = !self.asks.is_empty() || self.instances.values().any(is_untried);
+        let untried = !self.asks().is_empty() || self.instances.values().any(is_untried);
         self.creation.allow(wanted, Existing { costing: self.costing(), untried }, limits, now)
     }
 
@@ -170,9 +190,9 @@ impl Fleet {
     /// later list. Must come before the first list.
     pub fn recorded_ask(&mut self, id: AskId, n: u32, doomed: Option<Reason>, now: Moment) {
         self.next_ask = self.next_ask.max(id.0 + 1);
-        let answer = AskFailure::Silent.answer(now);
-        let ask = Ask { id, asked: n, outstanding: n, at: now, answer, doomed, ..Ask::default() };
-        self.asks.push(ask);
+        let mut ask = Ask { id, asked: n, cap: n, at: now, doomed, ..Ask::default() };
+        ask.failed(AskFailure::Silent, now);
+        self.asks.restored(ask);
     }
 
     /// The provider was asked for `n` instances. Counts in full from now on.
@@ -180,53 +200,36 @@ impl Fleet {
         let id = AskId(self.next_ask);
         self.next_ask += 1;
         self.creation.asked(n, limits, now);
-        let answer = Answer::Pending;
-        let ask = Ask {
-            id,
-            asked: n,
-            outstanding: n,
-            sent: Some(now),
-            at: now,
-            answer,
-            ..Ask::default()
-        };
-        self.asks.push(ask);
+        let ask = Ask { id, asked: n, cap: n, sent: Some(now), at: now, ..Ask::default() };
+        self.asks.sent(ask, limits.boot_deadline);
         id
     }
 
     /// The provider accepted `accepted` of an ask. One that accepts fewer than it was asked
     /// for is out of something: it is asked for the rest after a pause, as after a failure.
     pub fn ask_accepted(&mut self, id: AskId, accepted: u32, now: Moment) {
-        let mut is_short = false;
-        if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
-            is_short = accepted < ask.asked;
-            for _ in 0..ask.accept(accepted, now) {
-                ask::credit(&mut self.asks);
-            }
-        }
+        let asked = self.asks.accepted(id, accepted, now);
+        let is_short = asked.is_some_and(|asked| accepted < asked);
         if accepted > 0 || !is_short {
             self.creation.call_succeeded();
         }
         if is_short {
             self.creation.call_failed(now);
         }
-        self.close_asks();
     }
 
     /// The call failed. What it did all the same shows later.
     pub fn ask_failed(&mut self, id: AskId, failure: AskFailure, now: Moment) {
         self.creation.call_failed(now);
-        if let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id) {
-            ask.answer = failure.answer(now);
-        }
+        self.asks.failed(id, failure, now);
     }
 
-    /// An accepted ask is counted no longer: its instances never showed up.
+    /// An accepted ask is counted no longer: what never showed up does not come any more.
     pub fn ask_given_up(&mut self, id: AskId, now: Moment) {
-        let given_up = self.asks.extract_if(.., |ask| ask.id == id);
-        if given_up.filter(|ask| ask.expected() > 0).count() > 0 {
+        if self.expected_of(id) > 0 {
             self.creation.boot_failed(now);
         }
+        self.asks.given_up(id);
     }
 
     /// A preparation began: of a new instance, or of one whose connection is lost.
@@ -295,7 +298,7 @@ impl Fleet {
     /// its jobs can be followed.
     pub fn doom_all(&mut self, reason: Reason) {
         self.instances.values_mut().for_each(|instance| instance.doom(reason));
-        self.asks.iter_mut().for_each(|ask| ask.doomed = Some(reason));
+        self.asks.doom(reason);
     }
 
     /// A delete call for these instances is about to be sent.

@@ -167,7 +167,7 @@ pub enum Step {
         /// Which ones, and why each.
         instances: Vec<(Vacant, Reason)>,
     },
-    /// Count an ask for instances no longer: they never showed up.
+    /// Count an ask for instances no longer: what has not shown up by now does not come.
     GiveUp {
         /// Which one.
         ask: AskId,

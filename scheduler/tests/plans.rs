@@ -74,7 +74,7 @@ fn show(plan: &Plan, fleet: &Fleet, second: u64) -> String {
         let _ = writeln!(text, "  {name} {phase}, jobs on {slots:?}, {} uses", instance.uses());
     }
     for ask in fleet.asks() {
-        let _ = writeln!(text, "  ask {} for {}: {:?}", ask.id.0, ask.outstanding, ask.answer);
+        let _ = writeln!(text, "  ask {} for {}: {:?}", ask.id.0, ask.cap, ask.answer);
     }
     let d = &plan.demand;
     let _ = writeln!(

@@ -159,9 +159,12 @@ impl Group {
     }
 
     fn give_up(self: &Arc<Self>, ask: AskId) {
-        tracing::warn!("instances that were accepted never showed up, no longer counting on them");
         let now = self.now().moment;
         let mut inner = self.lock();
+        match inner.fleet.expected_of(ask) {
+            0 => tracing::info!("what may have been accepted beside what came counts no longer"),
+            n => tracing::warn!(n, "instances that were accepted never showed up"),
+        }
         inner.fleet.ask_given_up(ask, now);
         self.forget_asks(&inner, usize::MAX);
     }

@@ -44,7 +44,7 @@ impl Group {
             records.values_mut().for_each(|record| record.doomed = doomed.into());
             let instances = records.iter().map(|(id, record)| (id.0.clone(), record.clone()));
             let ask = |ask: &Ask| {
-                let record = AskRecord { n: ask.outstanding, doomed: doomed.into() };
+                let record = AskRecord { n: ask.cap, doomed: doomed.into() };
                 (ask.id.0.to_string(), record)
             };
             (instances.collect::<Vec<_>>(), fleet.asks().iter().map(ask).collect::<Vec<_>>())

@@ -97,7 +97,7 @@ impl Group {
             runner: tuning.name.clone(),
             max_instances: limits.most_instances().0,
             costing: inner.fleet.costing(),
-            asked: inner.fleet.asks().iter().map(|ask| ask.outstanding).sum(),
+            asked: inner.fleet.outstanding(),
             slots: SlotStatus {
                 used: demand.acquired,
                 free: demand.free,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Answer, Fleet, Gone, Instance, InstanceId, Origin, Seen, ask};
+use super::{Fleet, Gone, Instance, InstanceId, Origin, Seen};
 use crate::time::Moment;
 
 /// An instance that is missing from this many lists, and for this long, is gone.
@@ -38,7 +38,7 @@ impl Fleet {
         for (id, seen) in list {
             self.saw(id, *seen, age, now);
         }
-        self.settle_asks(begun, now);
+        self.asks.listed(begun, now);
         let named: BTreeMap<&InstanceId, Seen> =
             list.iter().map(|(id, seen)| (id, *seen)).collect();
         let mut gone = Vec::new();
@@ -63,30 +63,6 @@ impl Fleet {
         gone
     }
 
-    /// Asks of which this list tells the truth count no longer. What appeared meanwhile was
-    /// credited to the oldest ask: if that had no effect, it came of one after it, or of one
-    /// that took the next one's in turn. Somebody waits for so many in vain.
-    fn settle_asks(&mut self, begun: Moment, now: Moment) {
-        let is_settled = |ask: &mut ask::Ask| match ask.answer {
-            Answer::Unknown { truth_after } => begun >= truth_after,
-            _ => false,
-        };
-        let mut settled: Vec<_> = self.asks.extract_if(.., is_settled).collect();
-        settled.extend(self.spent.extract_if(.., is_settled));
-        self.asks.iter_mut().for_each(|ask| ask.looked_for(begun));
-        for settled in settled {
-            let later = self.asks.iter_mut().filter(|ask| ask.id > settled.id);
-            ask::doubt(later, settled.owed(), now);
-        }
-        self.close_asks();
-    }
-
-    /// Asks of which nothing more is to come, or to be said, are waited for no longer.
-    pub(super) fn close_asks(&mut self) {
-        let closed = self.asks.extract_if(.., |ask| !ask.is_open());
-        self.spent.extend(closed.filter(ask::Ask::is_unknown));
-    }
-
     fn remember_over(&mut self, list: &[(InstanceId, Seen)], gone: &[Gone]) {
         if self.over.len() >= OVER {
             self.over.clear();
@@ -108,7 +84,7 @@ impl Fleet {
         // Some plugins go on listing what is long gone. What is new may be what was asked
         // for, and have failed at once.
         let is_new = age != ListAge::First && !self.over.contains(id);
-        if seen.is_over() && !(is_new && self.asks.iter().any(|ask| ask.outstanding > 0)) {
+        if seen.is_over() && !(is_new && self.outstanding() > 0) {
             return;
         }
         self.over.remove(id);
@@ -118,13 +94,13 @@ impl Fleet {
         // nobody can tell: others may be still to come.
         let is_gone = seen == Seen::Deleted;
         let is_suspect = is_gone || is_early && seen == Seen::Leaving;
-        if is_suspect && ask::doubt(self.asks.iter_mut(), 1, now) > 0 && is_gone {
+        if is_suspect && self.asks.came_perhaps(now) && is_gone {
             self.creation.boot_failed(now);
         }
         if is_gone {
             return;
         }
-        let ask = (!is_suspect).then(|| ask::credit(&mut self.asks)).flatten();
+        let ask = if is_suspect { None } else { self.asks.came() };
         // One that is given up this early may be of before, too, and run jobs.
         let origin = match &ask {
             Some(_) if is_early && seen == Seen::Timeout => Origin::Unrecorded,
@@ -134,9 +110,8 @@ impl Fleet {
         };
         let mut instance = Instance::new(id.clone(), origin, now);
         if let Some(ask) = ask {
-            instance.came_of(ask);
+            instance.came_of(&ask);
         }
-        self.close_asks();
         instance.saw(seen, now);
         self.instances.insert(id.clone(), instance);
     }

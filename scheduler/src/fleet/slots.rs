@@ -59,8 +59,7 @@ impl Fleet {
     /// or nothing is known.
     pub fn next_slot_in(&self, limits: &Limits, now: Moment) -> Option<Duration> {
         let boot = self.boots.quantile(TYPICAL)?;
-        let asks = self.asks.iter().filter(|ask| ask.promising() > 0);
-        let asked = asks.map(|ask| ask.sent.unwrap_or(ask.at));
+        let asked = self.promising().map(|(ask, _)| ask.sent.unwrap_or(ask.at));
         let coming = self.instances.values().filter(|instance| instance.coming(limits) > 0);
         let since = coming.map(|instance| instance.asked_at().unwrap_or(instance.known_since()));
         let begun = asked.chain(since).min()?;

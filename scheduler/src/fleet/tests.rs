@@ -190,14 +190,14 @@ fn what_was_asked_for_and_failed_before_it_was_seen_is_waited_for_no_longer() {
     fleet.listed(&list("old=deleted a=timeout b=deleted"), at(203), at(203));
     assert_eq!(phases(&fleet), "a=draining");
     assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (3, 1));
-    assert_eq!((fleet.asks()[0].outstanding, fleet.asks()[0].expected()), (2, 1));
+    assert_eq!((fleet.outstanding(), fleet.expected()), (2, 1));
     // Told again, they are not counted again.
     fleet.listed(&list("old=deleted a=deleted b=deleted"), at(204), at(204));
     fleet.listed(&list("old=deleted a=deleted b=deleted"), at(205), at(205));
     assert_eq!((fleet.costing(), fleet.creation.boot_failures()), (2, 2));
     // Some providers give an id out again.
     fleet.listed(&list("a=running"), at(206), at(206));
-    assert_eq!((phases(&fleet).as_str(), fleet.asks()[0].outstanding), ("a=running", 1));
+    assert_eq!((phases(&fleet).as_str(), fleet.outstanding()), ("a=running", 1));
     // What is gone was of this ask, since nothing more came.
     fleet.listed(&list("a=running"), at(264), at(264));
     assert_eq!((fleet.costing(), fleet.asks().len()), (1, 0));
@@ -349,8 +349,8 @@ fn what_a_call_without_effect_took_is_not_waited_for_twice() {
     let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
     fleet.recorded_ask(AskId(4), 1, None, at(0));
     fleet.listed(&[], at(1), at(1));
-    let ask = fleet.asked(2, &limits, at(2));
-    fleet.ask_accepted(ask, 2, at(3));
+    let accepted = fleet.asked(2, &limits, at(2));
+    fleet.ask_accepted(accepted, 2, at(3));
     // Of whose ask it is, nobody can say: the older one waits no longer.
     fleet.listed(&list("a=coming"), at(4), at(4));
     assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 3));
@@ -359,8 +359,12 @@ fn what_a_call_without_effect_took_is_not_waited_for_twice() {
     fleet.listed(&list("a=coming b=coming c=coming"), at(20), at(20));
     // All that was accepted is there; the call without an answer made nothing.
     assert_eq!((fleet.costing(), fleet.coming(&limits)), (4, 3));
+    // Two of the three may be those calls', and one of the accepted two be late.
     fleet.listed(&list("a=coming b=coming c=coming"), at(71), at(71));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (4, 3));
+    fleet.ask_given_up(accepted, at(903));
     assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 3));
+    assert_eq!((fleet.asks().len(), fleet.creation.boot_failures()), (0, 0));
 }
 
 #[test]
@@ -370,16 +374,20 @@ fn a_call_without_effect_makes_no_later_ask_wait_in_vain() {
     // A killed manager wrote down that it would ask, and did not.
     fleet.recorded_ask(AskId(4), 1, None, at(0));
     fleet.listed(&[], at(6), at(6));
+    let mut last = AskId(4);
     for (n, name) in ["a", "b", "c"].iter().enumerate() {
         let now = 7 + 3 * n as u64;
-        let ask = fleet.asked(1, &limits, at(now));
-        fleet.ask_accepted(ask, 1, at(now));
+        last = fleet.asked(1, &limits, at(now));
+        fleet.ask_accepted(last, 1, at(now));
         assert_eq!((fleet.costing(), fleet.coming(&limits)), (2, 1), "{name}");
         fleet.listed(&list(&format!("{name}=running")), at(now + 1), at(now + 1));
         fleet.listed(&list(&format!("{name}=deleted")), at(now + 2), at(now + 2));
         assert_eq!((fleet.costing(), fleet.coming(&limits)), (1, 0), "{name}");
     }
+    // One of the three may have been the call's, and one of the others be late.
     fleet.listed(&[], at(61), at(61));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (1, 0));
+    fleet.ask_given_up(last, at(913));
     assert_eq!((fleet.costing(), fleet.asks().len()), (0, 0));
 }
 
@@ -400,10 +408,101 @@ fn an_ask_whose_instance_was_taken_for_anothers_counts_and_is_not_waited_for() {
     assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 2));
     fleet.listed(&list("a=coming b=coming"), at(70), at(70));
     assert_eq!((fleet.costing(), fleet.coming(&limits)), (3, 2));
-    // If it were to come, it would be there.
-    fleet.listed(&list("a=coming b=coming"), at(123), at(123));
+    // It may be late, as anything that was accepted; and once more than that come, it is there.
+    let mut late = fleet.clone();
+    late.listed(&list("a=coming b=coming c=coming"), at(500), at(500));
+    assert_eq!((late.costing(), late.asks().len()), (3, 0));
+    fleet.ask_given_up(accepted, at(902));
     assert_eq!((fleet.costing(), fleet.asks().len()), (2, 0));
     assert_eq!(fleet.creation.boot_failures(), 0);
+}
+
+#[test]
+fn an_instance_of_a_call_without_an_answer_makes_no_room_for_another() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { max_instances: 4, ..limits(1, 0) };
+    fleet.listed(&[], at(0), at(0));
+    let silent = fleet.asked(1, &limits, at(1));
+    fleet.ask_failed(silent, AskFailure::Silent, at(1));
+    fleet.listed(&[], at(6), at(6));
+    let pending = fleet.asked(3, &limits, at(6));
+    // It is the silent call's, although only the other one is waited for.
+    fleet.listed(&list("a=coming"), at(7), at(7));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (4, 3));
+    fleet.listed(&list("a=coming"), at(62), at(62));
+    assert_eq!((fleet.costing(), fleet.coming(&limits)), (4, 3));
+    fleet.ask_accepted(pending, 3, at(63));
+    fleet.listed(&list("a=coming b=coming c=coming d=coming"), at(64), at(64));
+    assert_eq!((fleet.costing(), fleet.asks().len()), (4, 0));
+}
+
+#[test]
+fn a_short_answer_leaves_no_later_ask_waiting_in_vain() {
+    let mut fleet = Fleet::default();
+    let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+    fleet.listed(&[], at(0), at(0));
+    let without_effect = fleet.asked(4, &limits, at(0));
+    let first = fleet.asked(1, &limits, at(1));
+    fleet.listed(&list("a=coming"), at(1), at(1));
+    let second = fleet.asked(1, &limits, at(2));
+    fleet.listed(&list("b=coming"), at(2), at(2));
+    fleet.ask_accepted(first, 1, at(3));
+    fleet.ask_failed(without_effect, AskFailure::Heard, at(3));
+    fleet.ask_accepted(second, 1, at(4));
+    let short = fleet.asked(2, &limits, at(5));
+    fleet.listed(&[], at(6), at(6));
+    let third = fleet.asked(1, &limits, at(7));
+    fleet.listed(&list("c=coming"), at(7), at(7));
+    fleet.listed(&[], at(8), at(8));
+    let refused = fleet.asked(2, &limits, at(9));
+    fleet.ask_accepted(third, 1, at(9));
+    fleet.listed(&list("d=coming"), at(10), at(10));
+    fleet.ask_accepted(short, 1, at(13));
+    fleet.ask_accepted(refused, 0, at(14));
+    // All four that were accepted are there.
+    assert_eq!(fleet.expected(), 0);
+    for (n, name) in ["e", "f", "g"].iter().enumerate() {
+        let now = 20 + 2 * n as u64;
+        let ask = fleet.asked(1, &limits, at(now));
+        fleet.ask_accepted(ask, 1, at(now));
+        assert_eq!(fleet.expected(), 1, "{name}");
+        fleet.listed(&list(&format!("{name}=coming")), at(now + 1), at(now + 1));
+        assert_eq!(fleet.expected(), 0, "{name}");
+    }
+}
+
+/// One ask every two seconds, whose instance is listed after the next one was sent.
+#[test]
+fn a_lost_answer_in_a_steady_flow_is_off_by_no_more_than_it_was_for() {
+    for made in [0, 1] {
+        let mut fleet = Fleet::default();
+        let limits = Limits { throttle: crate::limits::Throttle::Unlimited, ..limits(1, 0) };
+        fleet.listed(&[], at(0), at(0));
+        let lost = fleet.asked(1, &limits, at(1));
+        fleet.ask_failed(lost, AskFailure::Silent, at(1));
+        let mut names = if made == 1 { "lost=coming".to_owned() } else { String::new() };
+        for n in 0..200 {
+            let now = 10 + 2 * n;
+            let ask = fleet.asked(1, &limits, at(now));
+            fleet.ask_accepted(ask, 1, at(now));
+            fleet.listed(&list(&names), at(now + 1), at(now + 1));
+            // One is truly on its way.
+            let is_known_to_be_lost = made == 0 && now + 1 >= 61;
+            let expected = fleet.expected();
+            assert!(expected == 1 || expected == 0 && !is_known_to_be_lost, "{made}, {now} s");
+            assert!((1..=2).contains(&fleet.outstanding()), "{made}, {now} s");
+            assert!(fleet.asks().len() <= 3, "{made}, {now} s: {:?}", fleet.asks());
+            names = format!("i{n}=coming");
+        }
+        // As soon as all have come nothing is in doubt, if the call had an effect.
+        fleet.listed(&list(&names), at(420), at(420));
+        assert_eq!((fleet.expected(), fleet.outstanding()), (0, 1 - made), "{made}");
+        fleet.listed(&[], at(1080), at(1080));
+        assert_eq!((fleet.expected(), fleet.outstanding()), (0, 1 - made), "{made}");
+        // If it had none, what would be missing otherwise would have come by now.
+        fleet.listed(&[], at(1081), at(1081));
+        assert_eq!((fleet.outstanding(), fleet.asks().len()), (0, 0), "{made}");
+    }
 }
 
 #[test]

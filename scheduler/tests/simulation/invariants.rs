@@ -329,7 +329,7 @@ impl Sim {
         if !fleet.listed_since(last.after(ALL_SHOWS)) {
             return;
         }
-        let waited_for: u32 = fleet.asks().iter().map(Ask::expected).sum();
+        let waited_for = fleet.expected();
         let unknown = self.cloud.machines.keys().filter(|id| fleet.instance(id).is_none()).count();
         let under_way: u32 = self.cloud.under_way.values().sum();
         let coming = u32::try_from(unknown).unwrap_or(u32::MAX) + under_way;
@@ -345,7 +345,7 @@ impl Sim {
         if fleet.asks().iter().any(|ask| ask.answer != Answer::Accepted) {
             return;
         }
-        let waited_for: u32 = fleet.asks().iter().map(Ask::expected).sum();
+        let waited_for = fleet.expected();
         let unknown = self.cloud.machines.keys().filter(|id| fleet.instance(id).is_none()).count();
         let coming =
             unknown as u64 + self.cloud.under_way.values().map(|n| u64::from(*n)).sum::<u64>();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use scheduler::fleet::{Ask, AskId, Gone, Instance, InstanceId, Origin, Phase, Seen};
+use scheduler::fleet::{AskId, Gone, Instance, InstanceId, Origin, Phase, Seen};
 use scheduler::plan::Reason;
 
 use crate::faults::{Ms, moment};
@@ -27,8 +27,7 @@ impl Sim {
         let doubtful = self.not_come_up();
         let known: BTreeSet<InstanceId> =
             self.shell().fleet.instances().map(|instance| instance.id().clone()).collect();
-        let before = self.outstanding();
-        let expected = self.expected();
+        let (before, expected) = self.asked_for();
         let leaving = self.leaving();
         let started = self.shell().started;
         let (begun, now) = (moment(begun - started), self.now().moment);
@@ -48,13 +47,12 @@ impl Sim {
             self.gone(&gone);
         }
         // What was doubted is not waited for any more.
-        if self.leaving() != leaving || self.expected() < expected {
+        let (outstanding, expected_now) = self.asked_for();
+        if self.leaving() != leaving || expected_now < expected {
             self.watch.disturbed(at);
         }
-        let outstanding = self.outstanding();
         if outstanding != before {
-            let names: Vec<_> = list.iter().map(|(id, seen)| format!("{id} {seen:?}")).collect();
-            self.tell(|| format!("a list changes asks {before:?} to {outstanding:?}: {names:?}"));
+            self.tell(|| format!("outstanding: {before}, now {outstanding}, by the list {list:?}"));
         }
         if self.shell().fleet.asks().len() < asks {
             self.watch.disturbed(at);
@@ -118,12 +116,10 @@ impl Sim {
         }
     }
 
-    fn outstanding(&mut self) -> Vec<(u64, u32)> {
-        self.shell().fleet.asks().iter().map(|ask| (ask.id.0, ask.outstanding)).collect()
-    }
-
-    fn expected(&mut self) -> u32 {
-        self.shell().fleet.asks().iter().map(Ask::expected).sum()
+    /// How many are outstanding, and how many are waited for.
+    fn asked_for(&mut self) -> (u32, u32) {
+        let fleet = &self.shell().fleet;
+        (fleet.outstanding(), fleet.expected())
     }
 
     fn leaving(&mut self) -> BTreeSet<InstanceId> {

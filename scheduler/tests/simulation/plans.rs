@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use scheduler::fleet::{Ask, Instance, InstanceId, Origin, Phase};
+use scheduler::fleet::{Instance, InstanceId, Origin, Phase};
 use scheduler::limits::Throttle;
 use scheduler::plan::{Plan, Reason, Step};
 use scheduler::policy::Policy;
@@ -205,8 +205,8 @@ impl Sim {
             0 => limits.capacity,
             most => most.min(limits.capacity),
         };
-        let asked: u32 = shell.fleet.asks().iter().map(|ask| ask.outstanding).sum();
-        let hoped: u32 = shell.fleet.asks().iter().map(Ask::expected).sum();
+        let asked = shell.fleet.outstanding();
+        let hoped = shell.fleet.expected();
         let waiting = u32::try_from(shell.waiters.len()).unwrap_or(u32::MAX);
         let target = policy.idle_target(acquired);
         let expected = (acquired, waiting, target, free, coming + hoped * fresh, count + asked);

@@ -231,8 +231,7 @@ impl Sim {
                 Step::GiveUp { ask } => {
                     self.tell(|| format!("gives ask {} up", ask.0));
                     let now = self.now().moment;
-                    let asks = self.shell().fleet.asks();
-                    if asks.iter().any(|it| it.id == *ask && it.expected() > 0) {
+                    if self.shell().fleet.expected_of(*ask) > 0 {
                         self.watch.boot_failed(self.at);
                     }
                     self.watch.disturbed(self.at);
