@@ -7,12 +7,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
-use scheduler::fleet::{AskFailure, AskId, InstanceId, Phase, Seen, Vacant};
+use scheduler::fleet::{Answer, AskFailure, AskId, InstanceId, Phase, Seen, Vacant};
 use scheduler::limits::Throttle;
 use scheduler::plan::{Plan, Reason, Step};
 use scheduler::policy::Policy;
 use scheduler::time::Moment;
 use scheduler::{Fleet, Limits, Now, decide};
+
+/// Short enough to pass within a few steps.
+const BOOT_DEADLINE: Duration = Duration::from_secs(150);
+
+/// A call without an answer by then has failed.
+const LONGEST_CALL_S: u64 = 120;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -24,8 +30,9 @@ enum Event {
     JobComes,
     JobEnds,
     Accept(u32),
-    Fail(bool),
-    Appear,
+    Fail(bool, u32),
+    Early(usize),
+    Appear(usize),
     Boot,
     LoseConnection,
     Vanish,
@@ -50,6 +57,7 @@ impl ReferenceStateMachine for Expected {
             max_instances: 4,
             provider_max_size: 100,
             throttle: Throttle::Unlimited,
+            boot_deadline: BOOT_DEADLINE,
             ..Limits::default()
         };
         Just(Self { limits, policy: Policy::default(), jobs: 0 }).boxed()
@@ -64,8 +72,9 @@ impl ReferenceStateMachine for Expected {
             4 => Just(Event::JobComes),
             4 => Just(Event::JobEnds),
             4 => (0..5u32).prop_map(Event::Accept),
-            1 => any::<bool>().prop_map(Event::Fail),
-            4 => Just(Event::Appear),
+            2 => (any::<bool>(), 0..5u32).prop_map(|(heard, most)| Event::Fail(heard, most)),
+            1 => any::<usize>().prop_map(Event::Early),
+            4 => any::<usize>().prop_map(Event::Appear),
             4 => Just(Event::Boot),
             1 => Just(Event::LoseConnection),
             2 => Just(Event::Vanish),
@@ -96,13 +105,27 @@ impl ReferenceStateMachine for Expected {
     }
 }
 
+/// A call that was not answered yet.
+struct Call {
+    ask: AskId,
+    sent_s: u64,
+    n: u32,
+    /// So many of it are listed already.
+    shown: u32,
+}
+
 /// The fleet, and a provider that does what it is asked, late, in part or not.
 struct World {
     fleet: Fleet,
     listed: Vec<(InstanceId, Seen)>,
     /// Made and not listed yet, each with the last second at which it may appear.
     promised: Vec<u64>,
-    calls: Vec<(AskId, u32)>,
+    /// Something that was promised did not appear.
+    broken_promises: bool,
+    /// From then on a call that failed and made instances is taken to have made none, if
+    /// nothing has given it away.
+    forgiven_from: Option<u64>,
+    calls: Vec<Call>,
     running: Vec<(InstanceId, u32)>,
     /// Jobs whose instance disappeared: over for the server, open for nobody.
     lost: u32,
@@ -121,33 +144,13 @@ impl World {
         match event {
             Event::JobComes => self.fleet.wait(),
             Event::JobEnds => self.job_ends(),
-            Event::Accept(most) => {
-                if let Some((ask, n)) = self.calls.pop() {
-                    let until = self.clock_s + expected.limits.boot_deadline.as_secs();
-                    let accepted = n.min(*most);
-                    self.promised.extend(std::iter::repeat_n(until, accepted as usize));
-                    self.fleet.ask_accepted(ask, accepted, now);
-                }
-            }
-            Event::Fail(heard) => {
-                if let Some((ask, _)) = self.calls.pop() {
-                    let (failure, late_s) = match heard {
-                        true => (AskFailure::Heard, 5),
-                        false => (AskFailure::Silent, 60),
-                    };
-                    // It made one all the same, which is listed late. Where another call is
-                    // open too, nobody could tell whose that is.
-                    if self.fleet.asks().len() == 1 {
-                        self.promised.push(self.clock_s + late_s);
-                    }
-                    self.fleet.ask_failed(ask, failure, now);
-                }
-            }
-            Event::Appear => {
-                if self.promised.pop().is_some() {
-                    self.born += 1;
-                    let id = InstanceId(format!("n{:03}", self.born));
-                    self.listed.push((id, Seen::Coming));
+            Event::Accept(most) => self.accept(*most, &expected.limits),
+            Event::Fail(heard, most) => self.fail(*heard, *most),
+            Event::Early(which) => self.appear_early(*which),
+            Event::Appear(which) => {
+                if !self.promised.is_empty() {
+                    self.promised.swap_remove(which % self.promised.len());
+                    self.appear();
                 }
             }
             Event::Boot => {
@@ -164,11 +167,62 @@ impl World {
             }
             Event::Vanish => self.listed.retain(|(_, seen)| *seen != Seen::Leaving),
             Event::Disappear => drop(self.listed.pop()),
-            Event::Pass(seconds) => self.clock_s += seconds,
+            Event::Pass(seconds) => {
+                self.clock_s += seconds;
+                while self.calls.iter().any(|call| call.sent_s + LONGEST_CALL_S <= self.clock_s) {
+                    self.calls.sort_by_key(|call| std::cmp::Reverse(call.sent_s));
+                    self.fail(false, 0);
+                }
+            }
             Event::Resize(_) | Event::Capacity(_) | Event::UseCount(_) | Event::Idle(..) => {}
         }
-        let clock_s = self.clock_s;
+        let (clock_s, promised) = (self.clock_s, self.promised.len());
         self.promised.retain(|until| clock_s < *until);
+        self.broken_promises |= self.promised.len() < promised;
+    }
+
+    /// A call succeeds: what it accepted, and was not listed before, is listed some time.
+    fn accept(&mut self, most: u32, limits: &Limits) {
+        let Some(call) = self.calls.pop() else { return };
+        let accepted = call.n.min(most).max(call.shown);
+        self.promise(accepted - call.shown, limits.boot_deadline.as_secs());
+        self.fleet.ask_accepted(call.ask, accepted, self.now().moment);
+    }
+
+    /// A call fails, and makes some all the same, which are listed late.
+    fn fail(&mut self, heard: bool, most: u32) {
+        let Some(call) = self.calls.pop() else { return };
+        let made = call.n.min(most).max(call.shown);
+        let (failure, late_s) =
+            if heard { (AskFailure::Heard, 5) } else { (AskFailure::Silent, 60) };
+        self.promise(made - call.shown, late_s);
+        if made > 0 {
+            let from = self.clock_s + late_s + LONGEST_CALL_S + BOOT_DEADLINE.as_secs();
+            self.forgiven_from.get_or_insert(from);
+        }
+        self.fleet.ask_failed(call.ask, failure, self.now().moment);
+    }
+
+    fn promise(&mut self, n: u32, within_s: u64) {
+        let until = self.clock_s + within_s;
+        self.promised.extend(std::iter::repeat_n(until, n as usize));
+    }
+
+    /// An instance is listed before its call is answered.
+    fn appear_early(&mut self, which: usize) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let call = which % self.calls.len();
+        if self.calls[call].shown < self.calls[call].n {
+            self.calls[call].shown += 1;
+            self.appear();
+        }
+    }
+
+    fn appear(&mut self) {
+        self.born += 1;
+        self.listed.push((InstanceId(format!("n{:03}", self.born)), Seen::Coming));
     }
 
     /// A running job if there is one, else one that was lost, else one that waits.
@@ -183,10 +237,21 @@ impl World {
         }
     }
 
+    /// Instances that are made and not listed, or that calls under way may make.
+    fn coming(&self) -> usize {
+        let under_way: u32 = self.calls.iter().map(|call| call.n - call.shown).sum();
+        self.promised.len() + under_way as usize
+    }
+
+    fn is_forgiven(&self) -> bool {
+        self.forgiven_from.is_some_and(|from| self.clock_s >= from)
+    }
+
     /// Lists and gives slots to jobs.
     fn observe(&mut self, limits: &Limits) {
         let now = self.now().moment;
         let gone = self.fleet.listed(&self.listed, now, now);
+        self.forgiven_from = self.forgiven_from.filter(|_| !self.fleet.asks().is_empty());
         let before = self.running.len();
         self.running.retain(|(id, _)| gone.iter().all(|gone| gone.id != *id));
         self.lost += u32::try_from(before - self.running.len()).expect("few");
@@ -206,11 +271,11 @@ impl World {
         for step in &plan.steps {
             match step {
                 Step::Create { n, .. } => {
-                    let real = self.listed.len() + self.promised.len();
-                    let under_way: u32 = self.calls.iter().map(|(_, n)| n).sum();
-                    let all = u32::try_from(real).expect("few") + under_way + n;
-                    assert!(all <= limits.max_instances, "{all} instances at worst");
-                    self.calls.push((self.fleet.asked(*n, limits, now), *n));
+                    let all = self.listed.len() + self.coming() + *n as usize;
+                    let is_within = all <= limits.max_instances as usize;
+                    assert!(is_within || self.is_forgiven(), "{all} instances at worst");
+                    let ask = self.fleet.asked(*n, limits, now);
+                    self.calls.push(Call { ask, sent_s: self.clock_s, n: *n, shown: 0 });
                 }
                 Step::Prepare { id } => {
                     self.fleet.preparing(id, now);
@@ -248,6 +313,8 @@ impl StateMachineTest for World {
             fleet,
             listed: Vec::new(),
             promised: Vec::new(),
+            broken_promises: false,
+            forgiven_from: None,
             calls: Vec::new(),
             running: Vec::new(),
             lost: 0,
@@ -286,6 +353,14 @@ impl StateMachineTest for World {
         let no_one_waits_for_a_free_slot =
             world.fleet.waiting() == 0 || world.fleet.free(&expected.limits) == 0;
         assert!(no_one_waits_for_a_free_slot);
+        let (counted, waited_for) = (world.fleet.outstanding(), world.fleet.expected());
+        let coming = world.coming();
+        let is_counted = counted as usize >= coming || world.is_forgiven();
+        assert!(is_counted, "{counted} are counted, {coming} may come");
+        // What is not known yet is hoped for.
+        let is_known = world.fleet.asks().iter().all(|ask| ask.answer == Answer::Accepted);
+        let is_vain = is_known && !world.broken_promises && waited_for as usize > coming;
+        assert!(!is_vain, "{waited_for} are waited for, {coming} come");
     }
 }
 

@@ -66,8 +66,6 @@ pub(crate) struct Cloud {
     dead: BTreeMap<InstanceId, Ms>,
     /// Instances that calls may yet make.
     pub(crate) under_way: BTreeMap<By, u32>,
-    /// Calls whose effect nobody was told of.
-    pub(crate) failed: BTreeSet<By>,
     /// Instances that were taken for one of another ask: so many that come are not counted.
     pub(crate) confused: u32,
     pub(crate) ever_confused: bool,
@@ -157,13 +155,11 @@ impl Sim {
             if works {
                 self.fault("create fails with effect");
             }
-            self.cloud.failed.insert(by);
             self.make(by, if works { some } else { 0 }, delay + HEARD_EFFECT_SHOWS);
             return self.after(delay, answer(Answered::Failed(AskFailure::Heard)));
         }
         if self.dice.chance(b.create_hangs) {
             self.fault("create hangs");
-            self.cloud.failed.insert(by);
             self.make(by, some, EFFECT_SHOWS);
             return self.after(CHANGE_LIMIT, answer(Answered::Failed(AskFailure::Silent)));
         }
@@ -352,7 +348,6 @@ impl Sim {
         for ask in std::mem::take(&mut self.cloud.unanswered) {
             let silent = Answered::Failed(AskFailure::Silent);
             self.cloud.unanswered.insert(ask);
-            self.cloud.failed.insert((process, ask));
             self.after(0, Event::CreateAnswered(process, ask, silent));
         }
     }

@@ -91,7 +91,7 @@ impl Sim {
             let is_own = machine.by.is_some_and(|by| {
                 let recorded = self.disk.asks.get(&by.1).is_some_and(|(_, who)| *who == by.0);
                 let is_ours = by.0 == process || recorded;
-                is_ours && !self.cloud.failed.contains(&by) && open.contains(&by.1)
+                is_ours && open.contains(&by.1)
             });
             if is_new && !is_own && !open.is_empty() {
                 machine.by = None;
