@@ -198,7 +198,8 @@ impl Sim {
     pub(crate) fn check_delete(&mut self, id: &InstanceId, reason: Reason) {
         let jobs = self.cloud.machines.get(id).map(|machine| machine.jobs.clone());
         let mut jobs = jobs.unwrap_or_default();
-        jobs.retain(|_, job| !self.gitlab.job(*job).told);
+        let gitlab = &mut self.gitlab;
+        jobs.retain(|_, job| !gitlab.job(*job).told && !gitlab.job(*job).given_up);
         let given_up = self.shell().fleet.instance(id).and_then(Instance::drain_reason);
         let hopeless = given_up.is_some_and(|why| GIVEN_UP.contains(&why));
         if !jobs.is_empty() && !hopeless {
@@ -225,6 +226,7 @@ impl Sim {
             let what = format!("job {job} is given up, {id} could be reached all the time");
             self.broken("I3 no job is lost by our doing", what);
         }
+        self.gitlab.job(job).given_up = true;
     }
 
     /// A slot was bound.

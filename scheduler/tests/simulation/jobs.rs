@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) finished: bool,
     /// We told the server how it ended: what may still run of it is nobody's.
     pub(crate) told: bool,
+    /// Rightly, with its instance: whichever process deletes that.
+    pub(crate) given_up: bool,
 }
 
 /// The server, and what truly became of its jobs.
@@ -118,6 +120,7 @@ impl Sim {
             starts: 0,
             finished: false,
             told: false,
+            given_up: false,
         });
         self.gitlab.queue.push_back(id);
         self.tell(|| format!("job {id} arrives, {runs} ms"));
