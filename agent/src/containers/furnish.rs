@@ -1,6 +1,6 @@
 //! Makes what a job's scripts need: images, network, volumes, services, and the container.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Job<'_> {
         }
         if !outside.exists() {
             DirBuilder::new().create(outside)?;
-            std::fs::set_permissions(outside, std::fs::Permissions::from_mode(0o777))?;
+            fs::set_permissions(outside, fs::Permissions::from_mode(0o777))?;
         }
         Ok(())
     }
@@ -167,18 +167,24 @@ impl Job<'_> {
 
     /// Whether the daemon sees our files: it may be on another machine, or outside of the
     /// container in which we are.
+    ///
+    /// It takes the daemon some time to look: it is asked once for each builds directory.
     async fn check_sharing(&self) -> Result<(), Trouble> {
         let outside = Path::new(&self.containers.outside);
+        let seen_before = format!("{}.shared", self.containers.outside);
+        if fs::read_to_string(&seen_before).is_ok_and(|host| host == self.containers.host) {
+            return Ok(());
+        }
         let word = format!(".mayfly-{}", std::process::id());
         let marker = outside.join(&word);
-        let written = std::fs::write(&marker, b"");
+        let written = fs::write(&marker, b"");
         let path = format!(
             "/containers/{}/archive?path={}/{word}",
             self.name(BUILD),
             self.containers.inside
         );
         let seen = self.daemon.call(Ask::get(&path)).await;
-        let _ = std::fs::remove_file(&marker);
+        let _ = fs::remove_file(&marker);
         match seen {
             _ if written.is_err() => Ok(()),
             Err(fault) if fault.is(StatusCode::NOT_FOUND) => Err(system_failure(format!(
@@ -186,7 +192,12 @@ impl Job<'_> {
                  machine, or this instance is a container of it; it needs a daemon of its own",
                 self.containers.outside
             ))),
-            other => other.map(drop).during("the job's files cannot be looked for"),
+            other => {
+                other.during("the job's files cannot be looked for")?;
+                // Where it cannot be noted it is asked again.
+                let _ = fs::write(seen_before, &self.containers.host);
+                Ok(())
+            }
         }
     }
 }
