@@ -29,6 +29,20 @@ fn a_killed_agent_fails_its_job_and_its_containers_go() {
 }
 
 #[test]
+fn a_container_that_somebody_removes_is_no_failure_of_its_script() {
+    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let job = rig.gitlab.enqueue(JobSpec::script(["echo be''gun", "sleep 1000"]));
+    rig.gitlab.wait_for_trace(job, "begun", seconds(60));
+    let made = rig.docker.of_jobs(&rig.manager);
+    assert_eq!(made.len(), 1, "{made:?}");
+    rig.docker.run(&["rm", "-f", "-v", &made[0]]);
+    let audit = rig.gitlab.wait_for(job, State::Failed, seconds(30));
+    let trace = rig.gitlab.trace(job);
+    assert_eq!(audit.failure_reason.as_deref(), Some("runner_system_failure"), "{trace}");
+    assert!(trace.contains("container was removed while its script ran"), "{trace}");
+}
+
+#[test]
 fn a_daemon_that_goes_away_is_named_and_used_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let docker = needed!(OwnDocker::start(directory.path()));

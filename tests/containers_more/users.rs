@@ -3,7 +3,8 @@
 
 use std::os::unix::fs::symlink;
 
-use serde_json::json;
+use serde_json::{Map, json};
+use support::sshd::Machine;
 use support::{Docker, JobSpec, Runner, Sshd, State, seconds};
 
 use super::images::Derived;
@@ -12,7 +13,16 @@ use super::{BUSYBOX, DEBIAN, InContainers as _, Rig, needed};
 /// Instances of an OpenSSH server.
 fn over_openssh(docker: Docker, sshd: &Sshd, keys: serde_json::Value) -> Rig {
     let gitlab = docker.gitlab();
-    let runner = Runner::openssh(&gitlab, sshd).max_instances(1);
+    // The daemon is everybody's: what is an instance's is told by its name.
+    let login = |machine: &Machine| {
+        let login = json!({
+            "user": machine.user(), "key_path": machine.key_path, "addr": machine.address,
+        });
+        (machine.user().to_owned(), login)
+    };
+    let instances: Map<_, _> = sshd.machines().iter().map(login).collect();
+    let runner =
+        Runner::openssh(&gitlab, sshd).max_instances(1).plugin_config("instances", instances);
     Rig::start(docker, gitlab, runner, keys)
 }
 
@@ -64,6 +74,32 @@ fn a_plain_user_in_the_group_of_the_socket_runs_jobs_of_root() {
         .output()
         .expect("find");
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "left in the home");
+}
+
+#[test]
+fn files_of_root_are_taken_back_after_a_death_without_the_image_of_then() {
+    let docker = needed!(Docker::find());
+    let Some(sshd) = Sshd::setup().group(docker.socket_group()).start() else { return };
+    let rig = over_openssh(docker, &sshd, json!({}));
+    let repository = rig.gitlab.repository("project");
+    repository.commit(&[("file", "old\n")]);
+    let image = Derived::of(&rig.docker, BUSYBOX, "true", &["USER 1000"]);
+    let script = ["umask 077; mkdir dir; echo new > file; echo x > dir/made", "echo in the image"];
+    let spec = JobSpec::script(script).git(&repository).image(&image.name);
+    rig.run(spec.clone().artifacts(["dir"]), State::Success);
+    let dying = JobSpec::script(["umask 077; mkdir dir; echo be''gun", "sleep 1000"]);
+    let job = rig.gitlab.enqueue(dying.git(&repository).image(&image.name));
+    rig.gitlab.wait_for_trace(job, "begun", seconds(60));
+    sshd.machines()[0].kill_all();
+    rig.gitlab.wait_for_end(job, seconds(60));
+    for name in rig.docker.of_jobs(&rig.manager) {
+        rig.docker.run(&["rm", "-f", "-v", &name]);
+    }
+    rig.docker.run(&["rmi", &image.name]);
+    let look = ["ls dir || echo clean", "cat file"];
+    let (_, trace) = rig.run(JobSpec::script(look).git(&repository), State::Success);
+    assert!(trace.contains("clean\n") && trace.contains(" old\n"), "{trace}");
+    rig.nothing_is_left();
 }
 
 #[test]

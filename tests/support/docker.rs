@@ -113,10 +113,11 @@ impl Docker {
             self.run(&[what, &["--filter", "label=mayfly.job", "--format", &format]].concat())
         };
         let all = [listed(&["ps", "-a"], "{{.Names}}"), listed(&["network", "ls"], "{{.Name}}")];
-        let of_us = |line: &&str| {
-            line.split_once('\t').is_some_and(|(_, instance)| history.contains(instance))
+        let of_us = |line: &str| {
+            let (name, instance) = line.split_once('\t')?;
+            history.contains(instance).then(|| name.to_owned())
         };
-        all.join("\n").lines().filter(of_us).map(str::to_owned).collect()
+        all.join("\n").lines().filter_map(of_us).collect()
     }
 
     /// A manager whose agent runs in every image.

@@ -35,7 +35,6 @@ impl Job<'_> {
         self.make_outside().map_err(|error| {
             system_failure(format!("cannot make {}: {error}", self.containers.outside))
         })?;
-        self.take_back().await?;
         let build = self.containers.build.as_ref();
         let build = build.ok_or_else(|| system_failure("the plan names no container"))?;
         say(&format!("Using Docker executor with image {} ...", build.image));
@@ -43,6 +42,7 @@ impl Job<'_> {
         self.make_volumes().await?;
         let links = self.start_services().await?;
         let image = self.image(build).await?;
+        self.take_back().await?;
         let ties = Ties { links, aliases: vec![BUILD.into()] };
         self.make(BUILD, build, ties).await?;
         self.check_sharing().await?;

@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, lchown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use hyper::StatusCode;
 use job::plan::Container;
 use serde_json::{Value, json};
 use walkdir::WalkDir;
@@ -76,29 +77,44 @@ impl Job<'_> {
     async fn change_owner(&self, user: u32, group: u32) -> Result<(), Trouble> {
         let failed =
             |error: std::io::Error| system_failure(format!("cannot change owners: {error}"));
-        let image = fs::read_to_string(self.given()).map_err(failed)?;
+        let given = fs::read_to_string(self.given()).map_err(failed)?;
         let agent = fs::read_link("/proc/self/exe").map_err(failed)?;
-        let inside = &self.containers.inside;
-        let config = json!({
-            "Image": image,
-            "User": "0:0",
-            "Entrypoint": [AGENT],
-            "Cmd": [OWN, inside, user.to_string(), group.to_string()],
-            "HostConfig": {
-                "NetworkMode": "none",
-                "Binds": [format!("{}:{AGENT}:ro", agent.display())],
-            },
-        });
-        let container = Container { config: config.to_string(), ..Container::default() };
-        self.make(OWN, &container, Ties::default()).await?;
+        let own = self.containers.build.as_ref().map_or("", |build| build.image.as_str());
+        let mut made = self.make_owner(&given, &agent, (user, group)).await;
+        // An earlier job's, which died: its image may be gone.
+        if matches!(&made, Err(Trouble::Daemon(_, fault)) if fault.is(StatusCode::NOT_FOUND)) {
+            made = self.make_owner(own, &agent, (user, group)).await;
+        }
+        made?;
         let name = self.name(OWN);
         let code = self.run_quietly(&name).await;
         let _ = self.remove(&name).await;
         match code? {
             0 => Ok(()),
             code => Err(system_failure(format!(
-                "the owner of the job's files cannot be changed in image {image}: exit code {code}"
+                "the owner of the job's files cannot be changed: exit code {code}"
             ))),
         }
+    }
+
+    /// The container that changes owners, in an image that is there.
+    async fn make_owner(
+        &self,
+        image: &str,
+        agent: &Path,
+        (user, group): (u32, u32),
+    ) -> Result<String, Trouble> {
+        let config = json!({
+            "Image": image,
+            "User": "0:0",
+            "Entrypoint": [AGENT],
+            "Cmd": [OWN, self.containers.inside, user.to_string(), group.to_string()],
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Binds": [format!("{}:{AGENT}:ro", agent.display())],
+            },
+        });
+        let container = Container { config: config.to_string(), ..Container::default() };
+        self.make(OWN, &container, Ties::default()).await
     }
 }

@@ -118,6 +118,10 @@ impl Job<'_> {
             return Ok(Done::Exit(code));
         }
         let inspected = self.container(name).await?.unwrap_or(Value::Null);
+        // Whoever removes a container kills it first.
+        if matches!(inspected["State"]["Status"].as_str(), None | Some("removing" | "dead")) {
+            return Err(system_failure("the job's container was removed while its script ran"));
+        }
         if code == KILLED && inspected["State"]["OOMKilled"] == true {
             return Ok(Done::Failed(out_of_memory(&inspected)));
         }
