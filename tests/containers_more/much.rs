@@ -72,7 +72,10 @@ fn a_long_script_and_awkward_variables_arrive_as_they_are() {
 fn what_services_print_is_masked() {
     let rig = needed!(Rig::local(json!({}), |runner| runner));
     let secret = "s3cret-of-the-job";
-    let script = "echo first $WORD; echo listening; sleep 2; echo later $WORD; sleep 100";
+    let script = "echo first $WORD; echo listening; sleep 2; \
+                  for n in $(seq 1100); do printf 0123456789abcde; done; printf %s $WORD; \
+                  for n in $(seq 2000); do printf 0123456789$WORD; done; echo; \
+                  printf \"later $WORD\"";
     let service = json!({
         "name": BUSYBOX, "alias": "talking", "command": ["sh", "-c", script],
         "variables": [{ "key": "WORD", "value": secret }],
@@ -87,5 +90,8 @@ fn what_services_print_is_masked() {
         assert!(trace.contains(text), "{text}: {trace}");
     }
     assert!(!trace.contains(secret), "{trace}");
+    for part in [&secret[..8], &secret[8..]] {
+        assert!(!trace.contains(part), "{part}: {trace}");
+    }
     rig.nothing_is_left();
 }

@@ -1,9 +1,9 @@
 //! Services: containers beside the job's, started before it and reached by their names.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::body::Bytes;
 use job::plan::Service;
 use job::trace::colour::{RESET, YELLOW};
 use serde_json::Value;
@@ -158,39 +158,60 @@ impl Job<'_> {
             followed.spawn(async move {
                 let path = format!("/containers/{name}/logs?follow=1&stdout=1&stderr=1");
                 let Ok(mut body) = daemon.stream(Ask::get(&path)).await else { return };
-                let (mut frames, mut lines) = (Frames::default(), Lines::default());
+                let mut lines = Lines::of(&alias);
+                let mut frames = Frames::default();
                 while let Ok(Some(chunk)) = next(&mut body).await {
-                    let mut pieces: Vec<Bytes> = Vec::new();
-                    frames.push(&chunk, |piece| pieces.push(Bytes::copy_from_slice(piece)));
-                    for piece in pieces {
-                        lines.push(&piece, |line| {
-                            say(&format!("{YELLOW}[service:{alias}]{RESET} {line}"));
-                        });
-                    }
+                    frames.push(&chunk, |piece| lines.push(piece));
                 }
+                lines.end();
             });
         }
         followed.join_all().await;
     }
 }
 
-/// Whole lines out of pieces; a very long one is cut.
-#[derive(Default)]
-struct Lines(Vec<u8>);
+/// Prints whole lines out of pieces. A very long one comes in parts without anything in
+/// between: a secret in it is still found.
+struct Lines {
+    prefix: String,
+    text: Vec<u8>,
+    is_open: bool,
+}
 
 impl Lines {
     const LONGEST: usize = 16 * 1024;
 
-    fn push(&mut self, piece: &[u8], mut line: impl FnMut(&str)) {
+    fn of(alias: &str) -> Self {
+        let prefix = format!("{YELLOW}[service:{alias}]{RESET} ");
+        Self { prefix, text: Vec::new(), is_open: false }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
         for byte in piece {
-            if *byte == b'\n' || self.0.len() >= Self::LONGEST {
-                line(&String::from_utf8_lossy(&self.0));
-                self.0.clear();
+            if self.text.is_empty() && !self.is_open {
+                self.text.extend_from_slice(self.prefix.as_bytes());
             }
-            if *byte != b'\n' {
-                self.0.push(*byte);
+            self.text.push(*byte);
+            if *byte == b'\n' || self.text.len() >= Self::LONGEST {
+                self.is_open = *byte != b'\n';
+                self.print();
             }
         }
+    }
+
+    /// The last line may have no end.
+    fn end(&mut self) {
+        if self.is_open || !self.text.is_empty() {
+            self.text.push(b'\n');
+            self.print();
+        }
+    }
+
+    fn print(&mut self) {
+        let mut stdout = std::io::stdout();
+        // Nobody reads it any more: the agent is gone, and kills this process in a moment.
+        let _ = stdout.write_all(&self.text).and_then(|()| stdout.flush());
+        self.text.clear();
     }
 }
 
