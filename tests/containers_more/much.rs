@@ -75,12 +75,13 @@ fn what_services_print_is_masked() {
     let script = "echo first $WORD; echo listening; sleep 2; \
                   for n in $(seq 1100); do printf 0123456789abcde; done; printf %s $WORD; \
                   for n in $(seq 2000); do printf 0123456789$WORD; done; echo; \
-                  printf \"later $WORD\"";
+                  echo later $WORD; exec nc -l -p 80";
     let service = json!({
         "name": BUSYBOX, "alias": "talking", "command": ["sh", "-c", script],
         "variables": [{ "key": "WORD", "value": secret }],
     });
-    let script = ["for n in 1 2 3 4 5 6 7 8; do echo line $n; sleep 0.5; done"];
+    // The service can be connected to once it has said all.
+    let script = ["until echo | nc talking 80; do sleep 0.1; done", "sleep 2"];
     let spec = JobSpec::script(script)
         .masked("SECRET", secret)
         .variable("CI_DEBUG_SERVICES", "true")
