@@ -49,7 +49,7 @@ impl Group {
 
     /// Tries until it works, cannot work, or the instance is given up by its deadline.
     async fn keep_preparing(self: &Arc<Self>, id: &InstanceId) {
-        let mut wait = FIRST_WAIT;
+        let (mut wait, mut told) = (FIRST_WAIT, String::new());
         let begun = Instant::now();
         while self.is_worth_preparing(id) {
             let error = match self.prepare_once(id).await {
@@ -67,7 +67,14 @@ impl Group {
                 self.changed.notify_one();
                 return;
             }
-            tracing::debug!(instance = %id, %error, "instance is not ready yet");
+            // One that is reached and not fit yet is told, once for each cause.
+            let why = error.to_string();
+            if matches!(error, PrepareError::Step { .. }) && why != told {
+                tracing::warn!(instance = %id, why, "instance is not ready yet");
+                told = why;
+            } else {
+                tracing::debug!(instance = %id, why, "instance is not ready yet");
+            }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
