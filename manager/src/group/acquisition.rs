@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use scheduler::fleet::{InstanceId, NoSlot};
 use scheduler::plan::Reason;
@@ -14,6 +15,8 @@ use super::{Group, Inner};
 use crate::connect::Connection;
 use crate::history::Event;
 use crate::state::{JobRecord, StateError};
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
 /// A job that got no slot.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +150,9 @@ impl Reservation {
             result = receiver => result.map_err(|_| AcquireError::Ending),
             () = tokio::time::sleep_until(deadline) => {
                 let bound = group.lock().told_bound;
-                Err(AcquireError::Timeout { waited_s: begun.elapsed().as_secs(), bound })
+                // The deadline counts from a moment before this.
+                let waited_s = (begun.elapsed() + HALF_A_SECOND).as_secs();
+                Err(AcquireError::Timeout { waited_s, bound })
             }
             () = group.ending.cancelled() => Err(AcquireError::Ending),
         };
