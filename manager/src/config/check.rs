@@ -160,7 +160,8 @@ fn runner(
         );
         return None;
     };
-    let autoscaler = autoscaler::check(table, entry, &format!("{at}.autoscaler"), around, findings);
+    let mut autoscaler =
+        autoscaler::check(table, entry, &format!("{at}.autoscaler"), around, findings);
     let ca_certificates =
         read_file(&entry.tls_ca_file, &format!("{at}.tls-ca-file"), around, findings);
     for (key, value) in
@@ -179,11 +180,9 @@ fn runner(
     if entry.runs_containers() {
         docker::apply(&mut engine, entry, at, around, findings);
     }
-    let docker_host = engine.docker.as_ref().map(|docker| docker.host.clone());
-    let autoscaler = autoscaler.map(|mut autoscaler| {
-        autoscaler.template.docker_host = docker_host;
-        autoscaler
-    });
+    if let Some(autoscaler) = &mut autoscaler {
+        autoscaler.template.docker_host = engine.docker.as_ref().map(|it| it.host.clone());
+    }
     let mut count = |value, key: &str| positive(value, &format!("{at}.{key}"), 0, findings);
     Some(Runner {
         name: entry.name.clone(),
