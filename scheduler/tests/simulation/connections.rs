@@ -53,10 +53,11 @@ impl Sim {
         let record = shell.records.entry(id.clone()).or_default();
         // The next process must ask it for jobs again.
         let has_strangers = first && machine.is_some_and(|machine| !machine.jobs.is_empty());
-        if record.ready || has_strangers || origin == Some(Origin::Unrecorded) {
-            record.ready = true;
+        let is_strange = has_strangers || origin == Some(Origin::Unrecorded);
+        if record.ready && (record.strange || !is_strange) {
             return self.prepared(&id, task);
         }
+        record.strange |= is_strange;
         record.ready = true;
         let record = record.clone();
         self.write(Op::PutInstance(id.clone(), record), Then::Prepared(id, task));

@@ -280,7 +280,7 @@ impl Sim {
             running.step = Step::Beginning;
             let record = shell.records.entry(id.clone()).or_default();
             record.uses = uses;
-            let record = Record { uses, ready: record.ready };
+            let record = Record { uses, ..record.clone() };
             let begun = JobRecord { instance: id, slot };
             return self.write(Op::BeginJob(job, begun, record), Then::Go(job, try_number));
         }

@@ -69,13 +69,14 @@ impl Sim {
         let now = moment(0);
         for (id, record) in &self.disk.instances {
             let here = |job: &&JobRecord| job.instance == *id;
-            let slots = self.disk.jobs.values().flatten().filter(here).map(|job| job.slot);
-            let known = Known {
-                uses: record.uses,
-                was_ready: record.ready,
-                slots: slots.collect(),
-                doomed: None,
-            };
+            let slots: Vec<u32> =
+                self.disk.jobs.values().flatten().filter(here).map(|job| job.slot).collect();
+            if record.strange && slots.is_empty() {
+                fleet.unrecorded(id.clone(), now);
+                continue;
+            }
+            let (uses, was_ready) = (record.uses, record.ready);
+            let known = Known { uses, was_ready, slots, doomed: None };
             fleet.recorded(id.clone(), known, now);
         }
         for (ask, (n, _)) in &self.disk.asks {

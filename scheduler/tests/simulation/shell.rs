@@ -47,6 +47,8 @@ pub(crate) enum Then {
 pub(crate) struct Record {
     pub(crate) uses: u32,
     pub(crate) ready: bool,
+    /// Jobs of strangers may run there.
+    pub(crate) strange: bool,
 }
 
 /// What outlives the process.
