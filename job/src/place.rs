@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use prost::Message as _;
@@ -166,11 +166,24 @@ fn one_command(script: &[u8]) -> Vec<u8> {
     command
 }
 
+/// Where a Docker daemon listens if nothing else is said, as its own client has it: root's
+/// daemon, or a rootless one of this user.
+pub fn default_docker_socket() -> PathBuf {
+    const OF_ROOT: &str = "/var/run/docker.sock";
+    let rootless = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|dir| PathBuf::from(dir).join("docker.sock"))
+        .filter(|path| path.exists());
+    match rootless {
+        Some(path) if !Path::new(OF_ROOT).exists() => path,
+        _ => OF_ROOT.into(),
+    }
+}
+
 /// bash where there is one. It takes its script in one read and in blocks: a shell that
 /// executes its stdin reads it byte by byte, since its commands share it.
 fn shell() -> Command {
     const BASH: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"];
-    if let Some(bash) = BASH.iter().find(|path| std::path::Path::new(path).exists()) {
+    if let Some(bash) = BASH.iter().find(|path| Path::new(path).exists()) {
         let mut command = Command::new(bash);
         // The name that bash puts before its error messages.
         command.arg0("bash");

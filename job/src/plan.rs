@@ -7,8 +7,8 @@ pub use crate::wire::generated::stage::Action;
 pub use crate::wire::generated::transfer::What;
 pub use crate::wire::generated::{
     Archive, Cleanup, Clear, Container, ContainerWork, Containers, Download, File, Furnish, Login,
-    Network, Plan, Prepare, PullPolicy, Report, Role, Script, Service, Source, Stage, TraceOptions,
-    Transfer, Upload, When,
+    Network, Plan, Prepare, PullPolicy, Report, Role, Script, Service, ServiceLogs, Source, Stage,
+    TraceOptions, Transfer, Upload, When,
 };
 
 impl Plan {
@@ -21,6 +21,25 @@ impl Plan {
 /// `<project_dir>.tmp`, as GitLab Runner names it.
 pub fn temp_dir(project_dir: &str) -> String {
     format!("{project_dir}.tmp")
+}
+
+impl PullPolicy {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::PullAlways, Self::PullIfNotPresent, Self::PullNever];
+
+    /// GitLab's word.
+    pub fn as_gitlab(self) -> &'static str {
+        match self {
+            Self::PullAlways => "always",
+            Self::PullIfNotPresent => "if-not-present",
+            Self::PullNever => "never",
+        }
+    }
+
+    /// The one of GitLab's word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_gitlab() == word)
+    }
 }
 
 impl Stage {

@@ -8,12 +8,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use job::place::default_docker_socket;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// Where the daemon listens if nothing else is said, as Docker's own client has it.
-const SOCKET: &str = "/var/run/docker.sock";
 /// A daemon under load takes seconds for what takes milliseconds.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// Most of an answer that is read: lists and inspections are some kilobytes.
@@ -93,7 +92,7 @@ impl Daemon {
         let host = if host.is_empty() { own.as_str() } else { host };
         match host.strip_prefix("unix://") {
             Some(path) => Ok(Self { socket: path.into() }),
-            None if host.is_empty() => Ok(Self { socket: default_socket() }),
+            None if host.is_empty() => Ok(Self { socket: default_docker_socket() }),
             None => Err(Fault::Unreachable(format!("{host}: only unix:// is supported"))),
         }
     }
@@ -183,17 +182,6 @@ impl Daemon {
     }
 }
 
-/// That of root's daemon, or of a rootless one of this user.
-fn default_socket() -> PathBuf {
-    let rootless = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(|dir| PathBuf::from(dir).join("docker.sock"))
-        .filter(|path| path.exists());
-    match rootless {
-        Some(path) if !PathBuf::from(SOCKET).exists() => path,
-        _ => SOCKET.into(),
-    }
-}
-
 fn user_name() -> String {
     let own = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -202,7 +190,8 @@ fn user_name() -> String {
     name.map_or_else(|| own.to_string(), str::to_owned)
 }
 
-async fn read(mut body: Incoming) -> Result<Vec<u8>, Fault> {
+/// The whole answer.
+pub(super) async fn read(mut body: Incoming) -> Result<Vec<u8>, Fault> {
     let mut text = Vec::new();
     while let Some(chunk) = next(&mut body).await? {
         text.extend_from_slice(&chunk);

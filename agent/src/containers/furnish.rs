@@ -111,7 +111,7 @@ impl Job<'_> {
         what: &str,
         container: &Container,
         ties: Ties,
-    ) -> Result<String, Trouble> {
+    ) -> Result<(), Trouble> {
         let mut body: Value = serde_json::from_str(&container.config)
             .map_err(|error| system_failure(format!("the container's plan is no JSON: {error}")))?;
         self.complete(&mut body, what, ties);
@@ -122,11 +122,10 @@ impl Job<'_> {
             self.remove(&name).await.during("an old container cannot be removed")?;
             made = self.daemon.call(Ask::post(&query, &body)).await;
         }
-        let made = made.map_err(|fault| match is_out_of_room(&fault.to_string()) {
+        made.map(drop).map_err(|fault| match is_out_of_room(&fault.to_string()) {
             true => system_failure(format!("the instance has no space left: {fault}")),
             false => Trouble::Daemon("the container cannot be made", fault),
-        })?;
-        Ok(made["Id"].as_str().unwrap_or(&name).to_owned())
+        })
     }
 
     /// Adds what only the instance knows.
@@ -136,9 +135,7 @@ impl Job<'_> {
         labels.insert("com.gitlab.gitlab-runner.type".into(), what.to_owned());
         body["Labels"] = json!(labels);
         let host = &mut body["HostConfig"];
-        let mut binds: Vec<Value> = host["Binds"].as_array().cloned().unwrap_or_default();
-        binds.push(json!(format!("{}:{}", containers.outside, containers.inside)));
-        host["Binds"] = json!(binds);
+        append(&mut host["Binds"], [format!("{}:{}", containers.outside, containers.inside)]);
         if containers.network.is_some() {
             let network = self.name("network");
             host["NetworkMode"] = json!(network);
@@ -146,9 +143,7 @@ impl Job<'_> {
             endpoints.insert(network, json!({ "Aliases": ties.aliases }));
             body["NetworkingConfig"] = json!({ "EndpointsConfig": endpoints });
         } else if !ties.links.is_empty() && is_on_default_network(&host["NetworkMode"]) {
-            let mut links: Vec<Value> = host["Links"].as_array().cloned().unwrap_or_default();
-            links.extend(ties.links.into_iter().map(Value::from));
-            host["Links"] = json!(links);
+            append(&mut host["Links"], ties.links);
         }
     }
 
@@ -200,6 +195,13 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// Adds to a list that may not be there yet.
+fn append(list: &mut Value, more: impl IntoIterator<Item = String>) {
+    let mut all: Vec<Value> = list.as_array().cloned().unwrap_or_default();
+    all.extend(more.into_iter().map(Value::from));
+    *list = Value::Array(all);
 }
 
 fn is_on_default_network(mode: &Value) -> bool {

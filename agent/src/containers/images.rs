@@ -8,7 +8,10 @@ use job::plan::{Container, Containers, PullPolicy};
 use serde_json::Value;
 
 use super::daemon::{Ask, Daemon, Fault, escape, next, shown};
-use super::{Job, Trouble, While as _, login, room, say, system_failure, warn};
+use super::{Job, Trouble, login, room, say, system_failure, warn};
+
+/// How long an instance may be kept from its first job for the sake of images.
+const AHEAD_LIMIT: Duration = Duration::from_secs(120);
 
 /// What matters of an image.
 pub(super) struct Image {
@@ -61,16 +64,16 @@ impl Job<'_> {
                 Err(fault) => {
                     warn(&format!(
                         "WARNING: Failed to pull image with policy \"{}\": {fault}",
-                        word(*policy)
+                        policy.as_gitlab()
                     ));
                     if let Some(other) = policies.get(number + 1) {
-                        say(&format!("Trying the next pull policy: \"{}\"", word(*other)));
+                        say(&format!("Trying the next pull policy: \"{}\"", other.as_gitlab()));
                     }
                     last = fault;
                 }
             }
         }
-        let words: Vec<&str> = policies.iter().map(|policy| word(*policy)).collect();
+        let words: Vec<&str> = policies.iter().map(|policy| policy.as_gitlab()).collect();
         let (image, words) = (&container.image, words.join(", "));
         let message =
             format!("failed to pull image \"{image}\" with specified policies [{words}]: {last}");
@@ -141,9 +144,6 @@ impl Job<'_> {
     }
 }
 
-/// How long an instance may be kept from its first job for the sake of images.
-const AHEAD_LIMIT: Duration = Duration::from_secs(120);
-
 /// Pulls images that are not there, as long as there is time. One that cannot be had is the
 /// business of the job that wants it.
 pub(super) async fn pull_ahead(daemon: &Daemon, images: &[&str]) {
@@ -195,32 +195,6 @@ fn is_about_login(fault: &Fault) -> bool {
 pub(super) fn is_out_of_room(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("no space left on device") || text.contains("disk quota exceeded")
-}
-
-fn word(policy: PullPolicy) -> &'static str {
-    match policy {
-        PullPolicy::PullAlways => "always",
-        PullPolicy::PullIfNotPresent => "if-not-present",
-        PullPolicy::PullNever => "never",
-    }
-}
-
-impl Job<'_> {
-    /// Whether the daemon takes no connection: one that ends does so before it stops its
-    /// containers. One under load answers late, and is there.
-    pub(super) async fn is_daemon_gone(&self) -> bool {
-        let answer = self.daemon.call_within(Ask::get("/_ping"), Duration::from_secs(2)).await;
-        matches!(answer, Err(Fault::Unreachable(_) | Fault::Broken(_)))
-    }
-
-    /// What the daemon says of a container, by name or id.
-    pub(super) async fn container(&self, name: &str) -> Result<Option<Value>, Trouble> {
-        let path = format!("/containers/{name}/json");
-        match self.daemon.call(Ask::get(&path)).await {
-            Err(fault) if fault.is(StatusCode::NOT_FOUND) => Ok(None),
-            other => other.map(Some).during("a container cannot be looked at"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn in_config(config: &Value, registry: &str) -> Option<String> {
     let (_, entry) = auths.iter().find(|(key, _)| is_same(key, registry))?;
     let word = |key: &str| entry.get(key).and_then(Value::as_str).filter(|word| !word.is_empty());
     if let Some(token) = word("identitytoken") {
-        return Some(URL_SAFE.encode(json!({ "identitytoken": token }).to_string()));
+        return Some(encode_token(token));
     }
     if let (Some(user), Some(password)) = (word("username"), word("password")) {
         return Some(encode(user, password, registry));
@@ -92,9 +92,13 @@ fn ask(helper: &str, registry: &str) -> Option<String> {
     let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
     let word = |key: &str| answer.get(key).and_then(Value::as_str);
     match (word("Username")?, word("Secret")?) {
-        ("<token>", token) => Some(URL_SAFE.encode(json!({ "identitytoken": token }).to_string())),
+        ("<token>", token) => Some(encode_token(token)),
         (user, secret) => Some(encode(user, secret, registry)),
     }
+}
+
+fn encode_token(token: &str) -> String {
+    URL_SAFE.encode(json!({ "identitytoken": token }).to_string())
 }
 
 fn encode(user: &str, password: &str, registry: &str) -> String {

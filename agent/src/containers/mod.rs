@@ -17,13 +17,15 @@ mod services;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use job::outcome::{FailureReason, Outcome};
 use job::plan::{ContainerWork, Containers, Work};
 use prost::Message as _;
 use rustix::stdio::stdin;
+use serde_json::Value;
 
 use crate::Error;
 use daemon::{Ask, Daemon, Fault};
@@ -161,20 +163,38 @@ impl Job<'_> {
     fn name(&self, what: &str) -> String {
         format!("{}-{what}", self.containers.prefix)
     }
+
+    /// Whether the daemon takes no connection: one that ends does so before it stops its
+    /// containers. One under load answers late, and is there.
+    pub(super) async fn is_daemon_gone(&self) -> bool {
+        let answer = self.daemon.call_within(Ask::get("/_ping"), Duration::from_secs(2)).await;
+        matches!(answer, Err(Fault::Unreachable(_) | Fault::Broken(_)))
+    }
+
+    /// What the daemon says of a container, by name or id.
+    pub(super) async fn container(&self, name: &str) -> Result<Option<Value>, Trouble> {
+        let path = format!("/containers/{name}/json");
+        match self.daemon.call(Ask::get(&path)).await {
+            Err(fault) if fault.is(StatusCode::NOT_FOUND) => Ok(None),
+            other => other.map(Some).during("a container cannot be looked at"),
+        }
+    }
+}
+
+/// Starts another role of the agent with its whole input; its output is this one's.
+fn start_role(role: &str, input: &[u8]) -> std::io::Result<Child> {
+    let mut child = Command::new("/proc/self/exe").arg(role).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input)?;
+    }
+    Ok(child)
 }
 
 /// Artifacts are the business of another role.
 fn run_transfer(transfer: &[u8]) -> Result<Done, Trouble> {
     let failed = |error: std::io::Error| system_failure(format!("cannot move artifacts: {error}"));
-    let mut child = Command::new("/proc/self/exe")
-        .arg(crate::TRANSFER)
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(transfer).map_err(failed)?;
-    }
-    let status = child.wait().map_err(failed)?;
+    let started = start_role(crate::TRANSFER, transfer);
+    let status = started.and_then(|mut child| child.wait()).map_err(failed)?;
     Ok(Done::Exit(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 

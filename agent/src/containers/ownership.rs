@@ -103,7 +103,7 @@ impl Job<'_> {
         image: &str,
         agent: &Path,
         (user, group): (u32, u32),
-    ) -> Result<String, Trouble> {
+    ) -> Result<(), Trouble> {
         let config = json!({
             "Image": image,
             "User": "0:0",

@@ -61,10 +61,10 @@ pub(crate) fn refusal(base: &Path, containers: &Containers) -> Option<String> {
 }
 
 fn short(base: &Path, containers: &Containers) -> Option<String> {
-    let root = fs::read_to_string(base.join(ROOT_FILE)).unwrap_or_default();
+    let root = noted_root(base);
     let outside = Path::new(&containers.outside);
     let existing = outside.ancestors().find(|dir| dir.exists()).unwrap_or(base);
-    [existing, Path::new(root.trim())].into_iter().find_map(shortage)
+    [existing, &root].into_iter().find_map(shortage)
 }
 
 fn shortage(dir: &Path) -> Option<String> {
@@ -85,14 +85,27 @@ fn free(stat: &StatVfs) -> u64 {
     stat.f_bavail.saturating_mul(stat.f_frsize)
 }
 
+/// Where Docker keeps its files: as noted, or as it says.
 async fn root_of(daemon: &Daemon) -> Result<PathBuf, Fault> {
+    match base().map(|base| noted_root(&base)) {
+        Some(root) if !root.as_os_str().is_empty() => Ok(root),
+        _ => asked_root(daemon).await,
+    }
+}
+
+/// Empty where it was not noted.
+fn noted_root(base: &Path) -> PathBuf {
+    fs::read_to_string(base.join(ROOT_FILE)).unwrap_or_default().into()
+}
+
+async fn asked_root(daemon: &Daemon) -> Result<PathBuf, Fault> {
     let info = daemon.call(Ask::get("/info")).await?;
     Ok(PathBuf::from(info["DockerRootDir"].as_str().unwrap_or_default()))
 }
 
 /// Notes where Docker keeps its files, for [`refusal`], and makes room there.
 pub(super) async fn note_root(daemon: &Daemon, base: &Path) -> Result<Option<String>, Fault> {
-    let root = root_of(daemon).await?;
+    let root = asked_root(daemon).await?;
     // Where it cannot be noted only the builds directory is watched.
     let _ = fs::write(base.join(ROOT_FILE), root.display().to_string());
     make_room(daemon, &root, CLEANING_LIMIT).await;
@@ -103,7 +116,7 @@ impl Job<'_> {
     /// After a job: its own containers are gone.
     pub(super) async fn make_room(&self) {
         let Ok(root) = root_of(&self.daemon).await else { return };
-        if make_room(&self.daemon, &root, CLEANING_LIMIT).await == Cleaning::Futile {
+        if !make_room(&self.daemon, &root, CLEANING_LIMIT).await {
             warn(
                 "WARNING: the instance is short of space, and nothing can be removed: it takes no more jobs",
             );
@@ -111,38 +124,32 @@ impl Job<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cleaning {
-    NotNeeded,
-    Helped,
-    Futile,
-}
-
 /// Removes what is not in use until there is enough room: the build cache, images without a
-/// name, all other images from the one on that was not used for longest, caches of projects. Containers of others are
-/// never touched.
-async fn make_room(daemon: &Daemon, root: &Path, limit: Duration) -> Cleaning {
+/// name, all other images from the one on that was not used for longest, caches of
+/// projects. Containers of others are never touched. Returns whether there is enough room now.
+async fn make_room(daemon: &Daemon, root: &Path, limit: Duration) -> bool {
     if shortage(root).is_none() {
-        return Cleaning::NotNeeded;
+        return true;
     }
     let deadline = Instant::now() + limit;
     for prune in ["/build/prune", "/images/prune"] {
         let _ = timeout_at(deadline, daemon.call(Ask::order(prune))).await;
         if shortage(root).is_none() {
-            return Cleaning::Helped;
+            return true;
         }
     }
-    let removed = timeout_at(deadline, remove_one_by_one(daemon, root)).await;
-    match removed {
-        Ok(true) => Cleaning::Helped,
-        _ => Cleaning::Futile,
-    }
+    timeout_at(deadline, remove_one_by_one(daemon, root)).await.unwrap_or(false)
 }
 
-/// The directory of marks of images that jobs used; beside the agents.
-fn marks() -> Option<PathBuf> {
+/// The agents' directory: this one's is in it, two levels down.
+fn base() -> Option<PathBuf> {
     let agent = fs::read_link("/proc/self/exe").ok()?;
-    Some(agent.parent()?.parent()?.join("images"))
+    Some(agent.parent()?.parent()?.to_owned())
+}
+
+/// The directory of marks of images that jobs used.
+fn marks() -> Option<PathBuf> {
+    Some(base()?.join("images"))
 }
 
 fn mark(id: &str) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::daemon::{Ask, Daemon, Fault};
+use super::daemon::{Ask, Daemon, Fault, read};
 use super::furnish::{BUILD, Ties};
 use super::{Done, Job, Trouble, While as _, room, system_failure};
 
@@ -182,11 +182,7 @@ fn out_of_memory(inspected: &Value) -> Outcome {
 
 async fn wait(daemon: Daemon, name: String) -> Result<u8, Fault> {
     let path = format!("/containers/{name}/wait");
-    let mut body = daemon.stream(Ask::order(&path)).await?;
-    let mut text = Vec::new();
-    while let Some(chunk) = super::daemon::next(&mut body).await? {
-        text.extend_from_slice(&chunk);
-    }
+    let text = read(daemon.stream(Ask::order(&path)).await?).await?;
     let value: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
     let code = value["StatusCode"].as_i64();
     let code =

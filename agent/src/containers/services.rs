@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use job::plan::Service;
 use job::trace::colour::{RESET, YELLOW};
+use prost::Message as _;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::daemon::{Ask, next};
 use super::furnish::Ties;
 use super::script::Frames;
-use super::{Job, Trouble, say, warn};
+use super::{Job, Trouble, say, start_role, warn};
 
 /// Pause between two looks at a port.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -134,17 +135,9 @@ impl Job<'_> {
     fn follow_logs(&self) {
         let work = job::plan::ContainerWork {
             containers: Some(self.containers.clone()),
-            work: Some(job::plan::Work::ServiceLogs(job::plan::Furnish {})),
+            work: Some(job::plan::Work::ServiceLogs(job::plan::ServiceLogs {})),
         };
-        let child = std::process::Command::new("/proc/self/exe")
-            .arg(crate::CONTAINERS)
-            .stdin(std::process::Stdio::piped())
-            .spawn();
-        let input = prost::Message::encode_to_vec(&work);
-        let written = child.map(|mut child| {
-            child.stdin.take().map(|mut stdin| std::io::Write::write_all(&mut stdin, &input))
-        });
-        if !matches!(written, Ok(Some(Ok(())))) {
+        if start_role(crate::CONTAINERS, &work.encode_to_vec()).is_err() {
             warn("WARNING: the logs of services cannot be followed");
         }
     }

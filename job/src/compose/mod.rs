@@ -31,6 +31,8 @@ const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(7200);
 const LONGEST_JOB_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// GitLab Runner's default for `RUNNER_AFTER_SCRIPT_TIMEOUT`.
 const AFTER_SCRIPT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The first section of a job's log, as GitLab Runner names it.
+pub const PREPARE_EXECUTOR: &str = "prepare_executor";
 /// The variable that has every command shown.
 const DEBUG_TRACE: &str = "CI_DEBUG_TRACE";
 /// Most attempts that a stage may be given (`GET_SOURCES_ATTEMPTS` and its kind).
@@ -226,7 +228,7 @@ impl Context<'_> {
         if in_containers {
             let title = "Preparing the \"docker-autoscaler\" executor";
             let furnish = Action::Furnish(Furnish {});
-            stages.push(Stage::new("prepare_executor", title, Role::Preparation, furnish));
+            stages.push(Stage::new(PREPARE_EXECUTOR, title, Role::Preparation, furnish));
         }
         stages.extend([self.prepare(instance), fetches]);
         stages.extend(transfers::downloads(agents));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use job::compose::{Instance, compose, image, is_debug};
+use job::compose::{Instance, PREPARE_EXECUTOR, compose, image, is_debug};
 use job::outcome::{FailureReason, Outcome};
 use job::plan::{Plan, PullPolicy};
 use job::trace::colour::{BOLD_CYAN, CLEAR, RESET, YELLOW};
@@ -22,8 +22,6 @@ const PROBE_AFTER: Duration = Duration::from_millis(250);
 const PROBE_LIMIT: Duration = Duration::from_millis(750);
 /// How long the agent of an instance that lives may take: it may have a lot to do.
 const ARMED_LIMIT: Duration = Duration::from_secs(15);
-/// The first section of a job's log.
-const PREPARE_EXECUTOR: &str = "prepare_executor";
 /// Slots that may fail a job before it is told to the server.
 const PLACEMENTS: usize = 5;
 

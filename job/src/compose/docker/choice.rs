@@ -60,41 +60,28 @@ pub(super) fn pull_policies(docker: &Docker, asked: &[String]) -> Result<Vec<Pul
     let chosen: Vec<PullPolicy> = if asked.is_empty() {
         configured.clone()
     } else {
-        asked.iter().map(|word| parse(word)).collect::<Result<_, _>>()?
+        asked.iter().map(|word| named(word)).collect::<Result<_, _>>()?
     };
     if let Some(other) = chosen.iter().find(|policy| !allowed.contains(policy)) {
-        let words: Vec<&str> = allowed.iter().map(|policy| word(*policy)).collect();
+        let words: Vec<&str> = allowed.iter().map(|policy| policy.as_gitlab()).collect();
         return Err(refused(format!(
             "the pull policy {:?} is not allowed on this runner; allowed are: {}",
-            word(*other),
+            other.as_gitlab(),
             words.join(", ")
         )));
     }
     Ok(chosen)
 }
 
-fn parse(text: &str) -> Result<PullPolicy, Outcome> {
-    let known = [PullPolicy::PullAlways, PullPolicy::PullIfNotPresent, PullPolicy::PullNever];
-    known
-        .into_iter()
-        .find(|policy| word(*policy) == text)
-        .ok_or_else(|| refused(format!("{text:?} is no pull policy")))
+fn named(word: &str) -> Result<PullPolicy, Outcome> {
+    PullPolicy::named(word).ok_or_else(|| refused(format!("{word:?} is no pull policy")))
 }
 
-/// GitLab's word.
-fn word(policy: PullPolicy) -> &'static str {
-    match policy {
-        PullPolicy::PullAlways => "always",
-        PullPolicy::PullIfNotPresent => "if-not-present",
-        PullPolicy::PullNever => "never",
-    }
-}
-
-/// The user that the job asks for, or the runner's; empty is the image's.
-pub(super) fn user(docker: &Docker, image: &Image) -> Result<String, Outcome> {
+/// The user that the job asks for, or else `default`; empty is the image's.
+pub(super) fn user(docker: &Docker, image: &Image, default: &str) -> Result<String, Outcome> {
     let asked = &image.executor_opts.docker.user;
     if asked.is_empty() {
-        return Ok(docker.user.clone());
+        return Ok(default.to_owned());
     }
     if docker.allowed_users.is_empty() || docker.allowed_users.contains(asked) {
         return Ok(asked.clone());

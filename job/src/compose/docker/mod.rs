@@ -94,7 +94,7 @@ fn build(context: &Context<'_>, docker: &Docker, volumes: &Volumes) -> Result<Co
         ));
     }
     choice::allowed_image(docker, &name, context.variables)?;
-    let user = choice::user(docker, image)?;
+    let user = choice::user(docker, image, &docker.user)?;
     let privileged =
         docker.privileged && choice::is_listed(&docker.allowed_privileged_images, &name);
     Ok(Container {
@@ -153,7 +153,7 @@ fn service(
         && choice::is_listed(&docker.allowed_privileged_services, &name);
     let variables = choice::service_variables(context, image);
     let ports = variables.get("HEALTHCHECK_TCP_PORT").and_then(|port| port.trim().parse().ok());
-    let user = choice::user(&Docker { user: String::new(), ..docker.clone() }, image)?;
+    let user = choice::user(docker, image, "")?;
     let config = Body::service(docker, volumes, image, &variables, (&name, &user, privileged));
     Ok(PlannedService {
         container: Some(Container {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use job::compose::docker::{Docker, PullPolicy};
+use job::place::default_docker_socket;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::{Flags, with_causes};
 
-/// Where Docker's own client looks, for root's daemon.
-const SOCKET: &str = "/var/run/docker.sock";
 /// The label of everything that a run makes.
 const LABEL: &str = "mayfly.exec";
 /// How long the daemon may take to say who it is.
@@ -80,11 +79,7 @@ impl Containers {
             image: self.image.clone(),
             // Runs are repeated; GitLab Runner's own `exec` had it the same.
             pull_policies: vec![PullPolicy::PullIfNotPresent],
-            allowed_pull_policies: vec![
-                PullPolicy::PullAlways,
-                PullPolicy::PullIfNotPresent,
-                PullPolicy::PullNever,
-            ],
+            allowed_pull_policies: PullPolicy::ALL.to_vec(),
             wait_for_services: WAIT_FOR_SERVICES,
             labels: [(LABEL.to_owned(), self.run.clone())].into(),
             ..Docker::default()
@@ -168,17 +163,7 @@ fn socket_of_environment() -> Result<PathBuf, String> {
         Ok(host) if !host.is_empty() => {
             parse_host(&host).map_err(|error| format!("DOCKER_HOST is {host:?}: {error}"))
         }
-        _ => Ok(default_socket()),
-    }
-}
-
-fn default_socket() -> PathBuf {
-    let rootless = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(|dir| PathBuf::from(dir).join("docker.sock"))
-        .filter(|path| path.exists());
-    match rootless {
-        Some(path) if !PathBuf::from(SOCKET).exists() => path,
-        _ => SOCKET.into(),
+        _ => Ok(default_docker_socket()),
     }
 }
 

@@ -178,8 +178,8 @@ impl Table<'_> {
     /// names none; one that does is held against the allowed ones only.
     fn pull_policies(&mut self) -> (Vec<PullPolicy>, Vec<PullPolicy>) {
         let (texts, allowed) = (&self.keys.pull_policy.0, &self.keys.allowed_pull_policies);
-        let own = self.words("pull_policy", texts, values::pull_policy, POLICY);
-        let allowed = self.words("allowed_pull_policies", allowed, values::pull_policy, POLICY);
+        let own = self.words("pull_policy", texts, PullPolicy::named, POLICY);
+        let allowed = self.words("allowed_pull_policies", allowed, PullPolicy::named, POLICY);
         let effective = if own.is_empty() { &[PullPolicy::PullAlways][..] } else { &own };
         if !allowed.is_empty() && !effective.iter().any(|policy| allowed.contains(policy)) {
             self.warn(

@@ -98,12 +98,7 @@ fn options(security_opt: &[String]) -> Vec<&str> {
 }
 
 fn words(policies: &[PullPolicy]) -> Vec<&str> {
-    let word = |policy: &PullPolicy| match policy {
-        PullPolicy::PullAlways => "always",
-        PullPolicy::PullIfNotPresent => "if-not-present",
-        PullPolicy::PullNever => "never",
-    };
-    policies.iter().map(word).collect()
+    policies.iter().map(|policy| policy.as_gitlab()).collect()
 }
 
 /// As the file says it.

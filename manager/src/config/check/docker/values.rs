@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use job::compose::docker::{Device, PullPolicy};
+use job::compose::docker::Device;
 
 /// Mount options that GitLab Runner's `volumes` may have (`linux_parser.go`).
 const MOUNT_OPTIONS: [&str; 10] =
@@ -110,15 +110,6 @@ pub(super) fn volume(text: &str) -> Result<Volume<'_>, &'static str> {
 
 fn is_source(source: &str) -> bool {
     source.starts_with('/') || (!source.is_empty() && !source.contains('/'))
-}
-
-pub(super) fn pull_policy(word: &str) -> Option<PullPolicy> {
-    match word {
-        "always" => Some(PullPolicy::PullAlways),
-        "if-not-present" => Some(PullPolicy::PullIfNotPresent),
-        "never" => Some(PullPolicy::PullNever),
-        _ => None,
-    }
 }
 
 /// What of Docker's `--gpus` the engine knows: `all`, a number, `device=…`, which may be in
