@@ -2,47 +2,11 @@
 //! and nothing of a job stays there.
 
 use serde_json::{Value, json};
-use support::{Docker, GitLab, JobId, JobSpec, Manager, Runner, State, seconds, skip, until};
-
-const BUSYBOX: &str = "mayfly-test/busybox";
-const DEBIAN: &str = "mayfly-test/debian";
-
-/// The daemon of the tests, a server, and a manager whose local instances use both.
-struct Rig {
-    docker: Docker,
-    gitlab: GitLab,
-    manager: Manager,
-}
-
-impl Rig {
-    /// What is missing, if something is.
-    fn with(docker_keys: Value, change: impl Fn(Runner) -> Runner) -> Result<Self, String> {
-        let docker = Docker::find()?;
-        let gitlab = docker.gitlab();
-        // Containers isolate; and the daemon sees the files of such instances where they are.
-        let local = Runner::local(&gitlab).plugin_config("isolation", "none");
-        let runner = change(docker.in_containers(local, BUSYBOX, docker_keys));
-        let manager = docker.setup().runner(runner).start();
-        Ok(Self { docker, gitlab, manager })
-    }
-
-    fn run(&self, spec: JobSpec, state: State) -> (JobId, String) {
-        let job = self.gitlab.enqueue(spec);
-        self.gitlab.wait_for(job, state, seconds(60));
-        (job, self.gitlab.trace(job))
-    }
-
-    /// All of the jobs that have ended is gone from the daemon.
-    fn nothing_is_left(&self) {
-        until("containers and networks of jobs are gone", seconds(10), || {
-            self.docker.of_jobs(&self.manager).is_empty()
-        });
-    }
-}
+use support::{BUSYBOX, ContainerJobs, DEBIAN, JobSpec, Runner, State, seconds, skip, until};
 
 macro_rules! rig {
     ($($argument:expr),*) => {
-        match Rig::with($($argument),*) {
+        match ContainerJobs::local($($argument),*) {
             Ok(rig) => rig,
             Err(missing) => skip!("{missing}"),
         }
@@ -56,16 +20,6 @@ fn web(alias: &str) -> Value {
         "name": BUSYBOX, "alias": alias, "command": ["sh", "-c", script],
         "variables": [{ "key": "HEALTHCHECK_TCP_PORT", "value": "80" }],
     })
-}
-
-trait InContainers {
-    fn key(self, key: &'static str, value: Value) -> Self;
-}
-
-impl InContainers for JobSpec {
-    fn key(self, key: &'static str, value: Value) -> Self {
-        self.payload(move |payload| payload[key] = value.clone())
-    }
 }
 
 #[test]
@@ -96,7 +50,7 @@ fn a_job_runs_in_its_image_with_its_sources_and_artifacts() {
     let (_, trace) =
         rig.run(JobSpec::script(["echo it is $(cat made)"]).needs(first), State::Success);
     assert!(trace.contains("it is made"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -108,7 +62,7 @@ fn exit_codes_are_the_scripts() {
         assert_eq!(audit.exit_code, Some(code), "{trace}");
         assert_eq!(audit.failure_reason.as_deref(), Some("script_failure"), "{trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -124,7 +78,7 @@ fn services_are_reached_by_their_aliases() {
         assert_eq!(trace.matches(" served").count(), 2, "{trace}");
         assert!(trace.contains("[service:web]"), "{trace}");
         assert!(!trace.contains("WARNING"), "{trace}");
-        rig.nothing_is_left();
+        rig.nothing_is_left(seconds(10));
     }
 }
 
@@ -140,7 +94,7 @@ fn a_service_that_does_not_come_up_is_told_and_the_job_goes_on() {
     for text in ["probably didn't start properly", "exit code 3", "no database here", "went on"] {
         assert!(trace.contains(text), "{text}: {trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -151,7 +105,7 @@ fn an_image_that_cannot_be_had_is_an_image_pull_failure() {
     let audit = rig.gitlab.audit(job);
     assert_eq!(audit.failure_reason.as_deref(), Some("image_pull_failure"), "{trace}");
     assert!(trace.contains("specified policies [always, if-not-present]"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -168,7 +122,7 @@ fn what_is_not_allowed_is_refused_before_anything_is_made() {
         assert_eq!(reason.as_deref(), Some("runner_configuration_error"), "{trace}");
         assert!(trace.contains(word), "{trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -191,7 +145,7 @@ fn a_canceled_job_leaves_nothing_whatever_stage_it_is_in() {
         rig.gitlab.wait_for_trace(job, text, seconds(60));
         rig.gitlab.cancel(job);
         rig.gitlab.wait_for_end(job, seconds(60));
-        rig.nothing_is_left();
+        rig.nothing_is_left(seconds(10));
     }
 }
 
@@ -202,7 +156,7 @@ fn a_container_beyond_its_memory_is_named() {
     let audit = rig.gitlab.audit(job);
     assert!(trace.contains("more memory than its limit of 16 MiB"), "{trace}");
     assert_eq!(audit.failure_reason.as_deref(), Some("script_failure"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]
@@ -219,7 +173,7 @@ fn volumes_outlive_a_job_or_do_not() {
         );
         let (_, trace) = rig.run(JobSpec::script([look, "cat /outside/file"]), State::Success);
         assert!(trace.contains(&format!(" {found}\n")) && trace.contains(" out\n"), "{trace}");
-        rig.nothing_is_left();
+        rig.nothing_is_left(seconds(10));
     }
 }
 
@@ -242,7 +196,7 @@ fn a_job_in_a_container_outlives_its_manager() {
     for text in ["line 1\n", "line 6\n", " ended\n"] {
         assert_eq!(trace.matches(text).count(), 1, "{text}: {trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(10));
 }
 
 #[test]

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use support::{Docker, GitLab, JobSpec, Runner, State, seconds, skip, until};
-
-const BUSYBOX: &str = "mayfly-test/busybox";
-const DEBIAN: &str = "mayfly-test/debian";
+use support::{BUSYBOX, DEBIAN, Docker, GitLab, JobSpec, Runner, State, seconds, skip, until};
 
 /// Containers, a GitLab that they reach, and a runner of the image; or what is missing.
 fn rig(image: &str) -> Result<(Docker, GitLab, Runner), String> {

@@ -3,10 +3,8 @@
 
 use serde_json::json;
 use support::{
-    GitLab, JobSpec, Manager, OwnDocker, Runner, SmallDisk, State, seconds, skip, until,
+    BUSYBOX, GitLab, JobSpec, Manager, OwnDocker, Runner, SmallDisk, State, seconds, skip, until,
 };
-
-const BUSYBOX: &str = "mayfly-test/busybox";
 
 /// A daemon on a small disk, and what uses it. Dropped in this order.
 struct Rig {

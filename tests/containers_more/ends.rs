@@ -1,13 +1,16 @@
 //! Ends that nobody planned: of agents, of the daemon, and of scripts that do not want to.
 
 use serde_json::json;
-use support::{GitLab, JobSpec, Manager, OwnDocker, Runner, State, processes, seconds, until};
+use support::{
+    BUSYBOX, ContainerJobs, GitLab, JobSpec, Manager, OwnDocker, Runner, State, processes, seconds,
+    until,
+};
 
-use super::{BUSYBOX, Rig, needed};
+use super::needed;
 
 #[test]
 fn a_killed_agent_fails_its_job_and_its_containers_go() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner.max_instances(1)));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner.max_instances(1)));
     let directory = rig.manager.directory().display().to_string();
     let spec =
         JobSpec::script(["echo be''gun", "sleep 1000"]).variable("FF_NETWORK_PER_BUILD", "1");
@@ -25,12 +28,12 @@ fn a_killed_agent_fails_its_job_and_its_containers_go() {
     let audit = rig.gitlab.audit(job);
     assert_eq!(audit.failure_reason.as_deref(), Some("runner_system_failure"), "{audit}");
     rig.run(JobSpec::script(["echo next"]), State::Success);
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
 fn a_container_that_somebody_removes_is_no_failure_of_its_script() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let job = rig.gitlab.enqueue(JobSpec::script(["echo be''gun", "sleep 1000"]));
     rig.gitlab.wait_for_trace(job, "begun", seconds(60));
     let made = rig.docker.of_jobs(&rig.manager);
@@ -105,7 +108,7 @@ const LOOK: [&str; 4] = [
 
 #[test]
 fn a_stubborn_script_ends_and_nothing_of_it_runs_beside_after_script() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let spec = JobSpec::script(STUBBORN).after_script(LOOK);
 
     // Its own timeout: after_script runs.
@@ -130,5 +133,5 @@ fn a_stubborn_script_ends_and_nothing_of_it_runs_beside_after_script() {
     assert_eq!(audit.failure_reason.as_deref(), Some("job_execution_timeout"), "{trace}");
     assert!(!trace.contains("times"), "{trace}");
     assert!(audit.took().is_some_and(|took| took < seconds(20)), "{audit}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }

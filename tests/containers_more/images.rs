@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
-use support::{Docker, JobSpec, State};
+use support::{BUSYBOX, ContainerJobs, Docker, JobSpec, State, seconds};
 
+use super::needed;
 use super::registry::{PASSWORD, Registry, USER};
-use super::{BUSYBOX, InContainers as _, Rig, needed};
 
 /// An image that a test made; it goes with this value.
 pub(super) struct Derived<'a> {
@@ -61,7 +61,7 @@ impl Drop for Derived<'_> {
 
 #[test]
 fn entrypoints_run_before_scripts_or_are_taken_away() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let make = "printf '#!/bin/sh\\necho by the entry''point\\nexec \"$@\"\\n' > /entry; \
                 chmod +x /entry";
     let printing = Derived::of(&rig.docker, BUSYBOX, make, &["ENTRYPOINT [\"/entry\"]"]);
@@ -84,25 +84,25 @@ fn entrypoints_run_before_scripts_or_are_taken_away() {
         for text in [" no input\n", " in the script\n", " in after_script\n"] {
             assert_eq!(trace.matches(text).count(), 1, "{text}: {image}: {trace}");
         }
-        rig.nothing_is_left();
+        rig.nothing_is_left(seconds(20));
     }
 }
 
 #[test]
 fn an_image_without_a_shell_is_told() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let image = Derived::scratch(&rig.docker);
     let (_, trace) = rig.run(JobSpec::script(["true"]).image(&image.name), State::Failed);
     assert!(trace.contains("has no shell"), "{trace}");
     let missing = json!({ "name": BUSYBOX, "entrypoint": ["/no/such/program"] });
     let (_, trace) = rig.run(JobSpec::script(["true"]).key("image", missing), State::Failed);
     assert!(trace.contains("/no/such/program"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
 fn a_private_registry_is_logged_in_to() {
-    let rig = needed!(Rig::local(json!({ "pull_policy": "always" }), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({ "pull_policy": "always" }), |runner| runner));
     let Some(open) = Registry::start() else { return };
     let open_name = format!("{}/private", open.address);
     rig.docker.run(&["tag", BUSYBOX, &open_name]);
@@ -132,7 +132,7 @@ fn a_private_registry_is_logged_in_to() {
     for spec in good {
         let (_, trace) = rig.run(spec, State::Success);
         assert!(trace.contains("it ran") && !trace.contains(PASSWORD), "{trace}");
-        rig.nothing_is_left();
+        rig.nothing_is_left(seconds(20));
         rig.docker.forget(&image);
     }
     let bad = [
@@ -146,5 +146,5 @@ fn a_private_registry_is_logged_in_to() {
         assert!(trace.contains(&image) && !trace.contains("wrong-password"), "{trace}");
         assert!(!trace.contains(&config("wrong-password")), "{trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }

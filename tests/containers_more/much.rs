@@ -5,22 +5,24 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use support::{JobSpec, State, seconds};
+use support::{BUSYBOX, ContainerJobs, JobSpec, State, seconds};
 
-use super::{BUSYBOX, InContainers as _, Rig, needed};
+use super::needed;
 
 #[test]
 fn fifty_jobs_at_once_succeed_and_leave_nothing() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner.capacity(10).max_instances(5)));
+    let rig =
+        needed!(ContainerJobs::local(json!({}), |runner| runner.capacity(10).max_instances(5)));
     let jobs = rig.gitlab.enqueue_many(50, &JobSpec::script(["echo done by $(hostname)"]));
     rig.gitlab.wait_for_all(&jobs, seconds(300));
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
 fn much_output_and_binary_output_come_whole() {
     const MEGABYTES: usize = 50;
-    let rig = needed!(Rig::local(json!({}), |runner| runner.set("output_limit", 200_000)));
+    let rig =
+        needed!(ContainerJobs::local(json!({}), |runner| runner.set("output_limit", 200_000)));
     let script = [
         format!("yes $(printf %0127d 7) | head -c {}", MEGABYTES * 1024 * 1024),
         "echo the e''nd".to_owned(),
@@ -36,12 +38,12 @@ fn much_output_and_binary_output_come_whole() {
     let script = ["head -c 1000000 /dev/urandom; echo", "printf '\\0\\377\\n'; echo the e''nd"];
     let (_, trace) = rig.run(JobSpec::script(script), State::Success);
     assert!(trace.contains("the end"));
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
 fn a_long_script_and_awkward_variables_arrive_as_they_are() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let mut long = String::new();
     for number in 0..20_000 {
         let _ = writeln!(long, "n={number}; : 'some text that makes a long line of it'");
@@ -65,12 +67,12 @@ fn a_long_script_and_awkward_variables_arrive_as_they_are() {
     for text in expected {
         assert!(trace.contains(&text), "{text}: {trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
 fn what_services_print_is_masked() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner));
     let secret = "s3cret-of-the-job";
     let script = "echo first $WORD; echo listening; sleep 2; \
                   for n in $(seq 1100); do printf 0123456789abcde; done; printf %s $WORD; \
@@ -80,8 +82,9 @@ fn what_services_print_is_masked() {
         "name": BUSYBOX, "alias": "talking", "command": ["sh", "-c", script],
         "variables": [{ "key": "WORD", "value": secret }],
     });
-    // The service can be connected to once it has said all.
-    let script = ["until echo | nc talking 80; do sleep 0.1; done", "sleep 2"];
+    // The service can be connected to once it has said all. The job itself is silent: what
+    // two processes print at once may cut each other's words.
+    let script = ["until echo | nc talking 80 2>/dev/null; do sleep 0.1; done", "sleep 2"];
     let spec = JobSpec::script(script)
         .masked("SECRET", secret)
         .variable("CI_DEBUG_SERVICES", "true")
@@ -94,5 +97,5 @@ fn what_services_print_is_masked() {
     for part in [&secret[..8], &secret[8..]] {
         assert!(!trace.contains(part), "{part}: {trace}");
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }

@@ -5,13 +5,13 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Map, json};
 use support::sshd::Machine;
-use support::{Docker, JobSpec, Runner, Sshd, State, seconds};
+use support::{BUSYBOX, ContainerJobs, DEBIAN, Docker, JobSpec, Runner, Sshd, State, seconds};
 
 use super::images::Derived;
-use super::{BUSYBOX, DEBIAN, InContainers as _, Rig, needed};
+use super::needed;
 
 /// Instances of an OpenSSH server.
-fn over_openssh(docker: Docker, sshd: &Sshd, keys: serde_json::Value) -> Rig {
+fn over_openssh(docker: Docker, sshd: &Sshd, keys: serde_json::Value) -> ContainerJobs {
     let gitlab = docker.gitlab();
     // The daemon is everybody's: what is an instance's is told by its name.
     let login = |machine: &Machine| {
@@ -23,7 +23,7 @@ fn over_openssh(docker: Docker, sshd: &Sshd, keys: serde_json::Value) -> Rig {
     let instances: Map<_, _> = sshd.machines().iter().map(login).collect();
     let runner =
         Runner::openssh(&gitlab, sshd).max_instances(1).plugin_config("instances", instances);
-    Rig::start(docker, gitlab, runner, keys)
+    ContainerJobs::start(docker, gitlab, runner, keys)
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_plain_user_in_the_group_of_the_socket_runs_jobs_of_root() {
     let spec = JobSpec::script(["ls left || echo clean"]).git(&repository);
     let (_, trace) = rig.run(spec.variable("GIT_STRATEGY", "clone"), State::Success);
     assert!(trace.contains("clean\n"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
     let home = sshd.machines()[0].home().display().to_string();
     let found = std::process::Command::new("find")
         .args([&home, "-name", "*.tmp", "-o", "-user", "root", "-name", "*.given"])
@@ -99,7 +99,7 @@ fn files_of_root_are_taken_back_after_a_death_without_the_image_of_then() {
     let look = ["ls dir || echo clean", "cat file"];
     let (_, trace) = rig.run(JobSpec::script(look).git(&repository), State::Success);
     assert!(trace.contains("clean\n") && trace.contains(" old\n"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_user_who_may_not_use_the_socket_is_told() {
 
 #[test]
 fn an_image_of_another_user_than_root_works_on_its_sources() {
-    let rig = needed!(Rig::local(json!({}), |runner| runner.max_instances(1)));
+    let rig = needed!(ContainerJobs::local(json!({}), |runner| runner.max_instances(1)));
     let image = Derived::of(&rig.docker, BUSYBOX, "true", &["USER 1000"]);
     let repository = rig.gitlab.repository("project");
     repository.commit(&[("file", "old\n"), ("dir/deep/file", "old\n")]);
@@ -152,7 +152,7 @@ fn an_image_of_another_user_than_root_works_on_its_sources() {
     let (_, trace) =
         rig.run(JobSpec::script(["ls other || cat file"]).git(&repository), State::Success);
     assert!(trace.contains(" old\n"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn without_git_on_the_instance_sources_come_from_the_helper_image() {
             assert!(trace.contains(text), "{text}: {trace}");
         }
     }
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }
 
 #[test]
@@ -192,8 +192,13 @@ fn a_daemon_that_does_not_see_the_instance_s_files_is_told() {
     let gitlab = docker.gitlab();
     let mount = format!("{}:/var/run/docker.sock", docker.socket().display());
     let runner = docker.runner(&gitlab, BUSYBOX).plugin_config("mounts", vec![mount]);
-    let rig = Rig::start(docker, gitlab, runner, json!({ "host": "unix:///var/run/docker.sock" }));
+    let rig = ContainerJobs::start(
+        docker,
+        gitlab,
+        runner,
+        json!({ "host": "unix:///var/run/docker.sock" }),
+    );
     let trace = rig.fails(JobSpec::script(["true"]), "runner_system_failure");
     assert!(trace.contains("does not see the files of this instance"), "{trace}");
-    rig.nothing_is_left();
+    rig.nothing_is_left(seconds(20));
 }

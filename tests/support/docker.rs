@@ -96,11 +96,7 @@ impl Docker {
 
     /// The same runner with its jobs in containers of this daemon, by default of an image.
     pub fn in_containers(&self, runner: Runner, image: &str, keys: Value) -> Runner {
-        let mut table = json!({ "host": self.host, "image": image, "pull_policy": "never" });
-        for (key, value) in keys.as_object().into_iter().flatten() {
-            table[key] = value.clone();
-        }
-        runner.set("executor", "docker-autoscaler").set("docker", table)
+        in_containers_of(&self.host, runner, image, keys)
     }
 
     /// What jobs of a manager's instances have here: containers and networks, by name.
@@ -139,12 +135,26 @@ impl Docker {
 
     /// What a `docker` command prints, trimmed. Panics if it fails.
     pub fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new("docker").args(["-H", &self.host]).args(arguments).output();
-        let output = output.expect("there is a docker command");
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {arguments:?}: {complaint}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        command(&self.host, arguments)
     }
+}
+
+/// A runner with its jobs in containers of a daemon; `keys` are of `[runners.docker]`.
+pub(crate) fn in_containers_of(host: &str, runner: Runner, image: &str, keys: Value) -> Runner {
+    let mut table = json!({ "host": host, "image": image, "pull_policy": "never" });
+    for (key, value) in keys.as_object().into_iter().flatten() {
+        table[key] = value.clone();
+    }
+    runner.set("executor", "docker-autoscaler").set("docker", table)
+}
+
+/// What a `docker` command prints, trimmed. Panics if it fails.
+pub(crate) fn command(host: &str, arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(["-H", host]).args(arguments).output();
+    let output = output.expect("there is a docker command");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {arguments:?}: {complaint}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 impl Drop for Docker {

@@ -5,6 +5,7 @@
 //! knows a crate of ours: what is tested is what a user gets.
 
 pub mod binaries;
+mod container_jobs;
 pub mod docker;
 pub mod gitlab;
 pub mod manager;
@@ -15,6 +16,7 @@ pub mod static_build;
 pub mod wait;
 
 pub use binaries::{Binaries, binaries};
+pub use container_jobs::{BUSYBOX, ContainerJobs, DEBIAN};
 pub use docker::Docker;
 pub use gitlab::{Audit, Endpoint, Event, Fault, GitLab, JobId, JobSpec, State};
 pub use manager::{Manager, Runner};

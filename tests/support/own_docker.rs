@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::docker::{command, in_containers_of};
 use crate::manager::Runner;
 
 /// A daemon that goes with this value; it has the image of busybox.
@@ -32,20 +33,12 @@ impl OwnDocker {
 
     /// A runner with its jobs in containers of this daemon.
     pub fn in_containers(&self, runner: Runner, image: &str, keys: Value) -> Runner {
-        let mut table = json!({ "host": self.host(), "image": image, "pull_policy": "never" });
-        for (key, value) in keys.as_object().into_iter().flatten() {
-            table[key] = value.clone();
-        }
-        runner.set("executor", "docker-autoscaler").set("docker", table)
+        in_containers_of(&self.host(), runner, image, keys)
     }
 
     /// What a `docker` command prints, trimmed. Panics if it fails.
     pub fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new("docker").args(["-H", &self.host()]).args(arguments).output();
-        let output = output.expect("there is a docker command");
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {arguments:?}: {complaint}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        command(&self.host(), arguments)
     }
 }
 

@@ -194,6 +194,18 @@ impl JobSpec {
         self
     }
 
+    /// A key of the payload is this.
+    #[must_use]
+    pub fn key(self, key: &'static str, value: Value) -> Self {
+        self.payload(move |payload| payload[key] = value.clone())
+    }
+
+    /// The image that the job names.
+    #[must_use]
+    pub fn image(self, name: &str) -> Self {
+        self.key("image", serde_json::json!({ "name": name }))
+    }
+
     /// Changes the finished payload: for whatever has no method here.
     #[must_use]
     pub fn payload(mut self, change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
