@@ -27,6 +27,9 @@ use crate::registry::{GroupLock, InstanceDir, Registry};
 /// A server that does not greet within this is of no use to a job.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long the end of the plugin waits for deletions that are under way.
+const DELETION_LIMIT: Duration = Duration::from_secs(5);
+
 /// The instance group of this plugin, empty until `init`.
 #[derive(Default)]
 pub(crate) struct LocalGroup {
@@ -126,6 +129,11 @@ impl InstanceGroup for LocalGroup {
         let group = self.group()?;
         let told = std::mem::take(&mut group.state().told);
         told.iter().for_each(|id| group.registry.forget(id));
+        // What a deletion began it ends: the next plugin may be long in coming.
+        let deadline = tokio::time::Instant::now() + DELETION_LIMIT;
+        while !group.state().ending.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Ok(())
     }
 
