@@ -1,6 +1,8 @@
 //! Containers of the docker-autoscaler executor under bad conditions: other users, deaths,
 //! stubborn scripts, odd images, private registries, and much of everything.
 
+#[path = "containers_more/ahead.rs"]
+mod ahead;
 #[expect(dead_code, reason = "only the registry's test pushes such")]
 #[path = "install/artifact.rs"]
 mod artifact;

@@ -51,13 +51,13 @@ fn a_disk_that_is_full_is_told_and_cleaned_and_avoided() {
     rig.run("true", State::Success);
 
     // Images that no job used go first.
-    let import = "dd if=/dev/urandom of=/big bs=1M count=150 2>/dev/null";
+    let import = "dd if=/dev/urandom of=/big bs=1M count=140 2>/dev/null";
     for name in ["one", "two"] {
         rig.docker.run(&["run", "--name", name, BUSYBOX, "sh", "-c", import]);
         rig.docker.run(&["commit", name, &format!("unused/{name}")]);
         rig.docker.run(&["rm", name]);
     }
-    let fill = rig.disk.fill(120);
+    let fill = rig.disk.fill(140);
     let images = || rig.docker.run(&["images", "--format", "{{.Repository}}"]);
     rig.run("true", State::Success);
     until("an unused image went", seconds(20), || images().matches("unused/").count() < 2);

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         }
         [TRANSFER] => transfer::run(),
         [CONTAINERS] => containers::run(),
+        [CONTAINERS, job::place::AHEAD] => containers::run_ahead(),
         [containers::OWN, dir, user, group] => containers::own(dir, user, group),
         [REPORT] => report::run(),
         ["version" | "--version"] => {

@@ -10,34 +10,43 @@ use std::time::{Duration, Instant};
 
 use job::outcome::Outcome;
 use job::place::{InContainers, Place, Process, Processes, Work};
-use job::plan::{Action, File, Plan, Prepare};
+use job::plan::{Action, Containers, File, Plan, Prepare};
 use job::sequence::{Ended, Status};
 use prost::Message as _;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open, waitpid,
+};
 
 use crate::descendants::Reaper;
 
 /// Time between asking a stage to stop and killing it.
 const GRACE: Duration = Duration::from_secs(5);
+/// To remove a container takes the daemon a fraction of a second.
+const DISMISSAL: Duration = Duration::from_secs(3);
 /// A verdict is a sentence or two.
 const LONGEST_VERDICT: usize = 64 * 1024;
 
 /// Where the stages of a plan run: on the instance itself, or in its containers.
 pub(crate) fn place(plan: &Plan) -> Box<dyn Place> {
-    let processes = Processes {
+    match plan.containers.clone() {
+        None => Box::new(on_instance()),
+        Some(containers) => Box::new(inside(containers)),
+    }
+}
+
+fn on_instance() -> Processes {
+    Processes {
         home: std::env::var_os("HOME").map_or_else(|| "/".into(), PathBuf::from),
         agent: "/proc/self/exe".into(),
         transfer_role: crate::TRANSFER,
-    };
-    match plan.containers.clone() {
-        None => Box::new(processes),
-        Some(containers) => {
-            let role = crate::CONTAINERS;
-            Box::new(InContainers { processes, containers, role, began: false.into() })
-        }
     }
+}
+
+fn inside(containers: Containers) -> InContainers {
+    let (processes, role) = (on_instance(), crate::CONTAINERS);
+    InContainers { processes, containers, role, began: false.into() }
 }
 
 /// A process of a stage.
@@ -63,9 +72,13 @@ struct Input {
 
 impl Running {
     fn start(place: &dyn Place, work: Work) -> io::Result<Self> {
+        Self::started(work, |output| place.start(work, output))
+    }
+
+    fn started(work: Work, start: impl FnOnce(OwnedFd) -> io::Result<Process>) -> io::Result<Self> {
         let (output, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         set_nonblocking(&output)?;
-        let Process { pid, stdin, verdict } = place.start(work, writer)?;
+        let Process { pid, stdin, verdict } = start(writer)?;
         set_nonblocking(&stdin)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
         let input = Some(Input { stdin, bytes: Vec::new(), written: 0 });
@@ -74,6 +87,23 @@ impl Running {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Whether it has not ended; only of a child that nobody else waits for.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None))
+    }
+
+    /// Tells a process that waits that nothing comes, and gives it a moment to end: what it
+    /// made ahead goes.
+    pub(crate) fn dismiss(self) {
+        let (pid, deadline) = (self.pid, Instant::now() + DISMISSAL);
+        drop(self);
+        while Instant::now() < deadline
+            && matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Gives the process its whole input.
@@ -149,6 +179,12 @@ fn ended(status: WaitStatus) -> Ended {
 pub(crate) fn start_ahead(plan: &Plan, place: &dyn Place) -> Option<Running> {
     let work = plan.stages.iter().find_map(|stage| stage.action.as_ref().and_then(work_of))?;
     Running::start(place, work).ok()
+}
+
+/// Starts to make what a job will likely run in. The process waits for the job's first work.
+pub(crate) fn make_ahead(shape: Containers) -> Option<Running> {
+    let place = inside(shape);
+    Running::started(Work::Furnish, |output| place.start_ahead(output)).ok()
 }
 
 /// What of an action is a process's; `None` where the agent does it by itself.

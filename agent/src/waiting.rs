@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::descendants::Reaper;
 use crate::listener::{Line, Listener};
 use crate::slot::{Slot, Taken};
+use crate::stage::Running;
 use crate::store::{self, Existing, Store};
 use crate::supervisor::{Hands, Supervisor};
 use crate::{Error, containers, stage};
@@ -43,7 +44,8 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
         newest_protocol: NEWEST_PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
     }))?;
-    let Some(plan) = manager.plan()? else {
+    let mut made_ahead = MadeAhead(None);
+    let Some(plan) = manager.plan(&mut made_ahead)? else {
         return Ok(ExitCode::SUCCESS);
     };
     if !(OLDEST_PROTOCOL..=NEWEST_PROTOCOL).contains(&plan.protocol) {
@@ -66,7 +68,11 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     let mut reaper = Reaper::adopt_orphans();
     let place = stage::place(&plan);
     // A shell that is up already saves the job its start.
-    let ahead = stage::start_ahead(&plan, &*place);
+    let mut ahead = made_ahead.0.take_if(|made| plan.containers.is_some() && made.is_alive());
+    if ahead.is_none() {
+        ahead = stage::start_ahead(&plan, &*place);
+    }
+    let mut ahead = MadeAhead(ahead);
     say(from_agent::Message::Armed(Armed {}))?;
     if !manager.go()? {
         drop(ahead);
@@ -79,12 +85,25 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
     leave_connection()?;
     store.begin().map_err(Error::io("cannot mark that the job began"))?;
     let listener = manager.into_listener(&store)?;
+    let ahead = ahead.0.take();
     if let Some(ahead) = &ahead {
         reaper.expect(ahead.pid());
     }
     let hands = Hands { place, ahead, reaper };
     Supervisor::new(plan, store, hands, listener).run(slot);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A process that waits for the job's first work. Without one, it is given a moment to remove
+/// what it made.
+struct MadeAhead(Option<Running>);
+
+impl Drop for MadeAhead {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.dismiss();
+        }
+    }
 }
 
 /// The manager at the other end of the SSH channel, before `go`.
@@ -94,11 +113,15 @@ struct Manager {
 }
 
 impl Manager {
-    /// The plan; `None` if the manager went away first.
-    fn plan(&mut self) -> Result<Option<Plan>, Error> {
+    /// The plan; `None` if the manager went away first. What the job will likely run in is
+    /// made as soon as the manager says so.
+    fn plan(&mut self, made_ahead: &mut MadeAhead) -> Result<Option<Plan>, Error> {
         loop {
             match self.next()? {
                 Some(to_agent::Message::Plan(plan)) => return Ok(Some(plan)),
+                Some(to_agent::Message::Ahead(shape)) => {
+                    *made_ahead = MadeAhead(stage::make_ahead(shape));
+                }
                 Some(_) => {}
                 None => return Ok(None),
             }

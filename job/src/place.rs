@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
 use crate::plan::{Clear, ContainerWork, Containers, Furnish, Work as Inside};
+use crate::wire::encode;
 
 /// Something to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,11 @@ impl Place for Processes {
     fn start(&self, work: Work, output: OwnedFd) -> io::Result<Process> {
         let mut command = match work {
             Work::Shell | Work::AgentShell => shell(),
-            Work::Transfer => self.agent(self.transfer_role),
+            Work::Transfer => {
+                let mut command = Command::new(&self.agent);
+                command.arg(self.transfer_role);
+                command
+            }
             Work::Furnish | Work::Clear => {
                 return Err(io::Error::other("there is nothing to make on the instance itself"));
             }
@@ -83,12 +88,6 @@ impl Place for Processes {
 }
 
 impl Processes {
-    fn agent(&self, role: &str) -> Command {
-        let mut command = Command::new(&self.agent);
-        command.arg(role);
-        command
-    }
-
     fn spawn(&self, command: &mut Command, output: OwnedFd) -> io::Result<std::process::Child> {
         let stderr = output.try_clone()?;
         command
@@ -114,7 +113,37 @@ pub struct InContainers {
     pub began: Cell<bool>,
 }
 
+/// What follows the role of a process that makes something ahead of a job.
+pub const AHEAD: &str = "ahead";
+/// The body of a request and some names, in bytes.
+const LONGEST_SHAPE: usize = 1024 * 1024;
+
 impl InContainers {
+    /// Starts a process that makes what `containers` are here, a shape (see
+    /// [`crate::ahead`]), prints nothing, and waits to be given the work of a job,
+    /// [`Work::Furnish`]. Without one, what it made goes.
+    pub fn start_ahead(&self, output: OwnedFd) -> io::Result<Process> {
+        let frame = encode(&self.containers);
+        if frame.len() > LONGEST_SHAPE {
+            return Err(io::Error::other("too much to be made ahead"));
+        }
+        let process = self.start_role(&[self.role, AHEAD], output)?;
+        let mut frame = frame.as_slice();
+        while !frame.is_empty() {
+            frame = &frame[rustix::io::write(&process.stdin, frame)?..];
+        }
+        Ok(process)
+    }
+
+    fn start_role(&self, words: &[&str], output: OwnedFd) -> io::Result<Process> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let mut command = Command::new(&self.processes.agent);
+        command.args(words).stdin(Stdio::from(theirs));
+        let child = self.processes.spawn(&mut command, output)?;
+        Ok(Process { pid: Pid::from_child(&child), stdin: ours.try_clone()?, verdict: Some(ours) })
+    }
+
     fn is_on_instance(&self, work: Work) -> bool {
         work == Work::AgentShell && self.containers.helper.is_none()
     }
@@ -125,12 +154,7 @@ impl Place for InContainers {
         if self.is_on_instance(work) {
             return self.processes.start(work, output);
         }
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let mut command = self.processes.agent(self.role);
-        command.stdin(Stdio::from(theirs));
-        let child = self.processes.spawn(&mut command, output)?;
-        Ok(Process { pid: Pid::from_child(&child), stdin: ours.try_clone()?, verdict: Some(ours) })
+        self.start_role(&[self.role], output)
     }
 
     fn input(&self, work: Work, input: Vec<u8>) -> Vec<u8> {

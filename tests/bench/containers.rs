@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use support::manager::Setup;
-use support::{Docker, GitLab, JobSpec, Manager, Runner, seconds};
+use support::{Docker, GitLab, JobSpec, Manager, Runner, seconds, until};
 
 use crate::figure::{Report, Sample, Target};
 use crate::phase::{Phase, printed_after};
@@ -19,24 +19,37 @@ const JOBS: usize = 50;
 const UNCOUNTED: usize = 3;
 const DATE: &str = "date +%s.%N";
 
-/// Both kinds of jobs on one instance, each beside `docker run`.
+/// Both kinds of jobs on one instance, each beside `docker run`; without and with containers
+/// that are made ahead of their jobs.
 pub(crate) fn measure(report: &mut Report) {
     let docker = match Docker::find() {
         Ok(docker) if docker.has(IMAGE) => docker,
         Ok(_) => return eprintln!("containers: there is no image {IMAGE}: run tests/setup"),
         Err(missing) => return eprintln!("containers: {missing}"),
     };
-    let gitlab = GitLab::start();
-    let mut phase = Phase::of(setup(&docker, &gitlab), gitlab, None);
-    phase.wait_for_instances(1);
     let alone = JobSpec::script([format!("echo now=$({DATE})")]);
-    compare("alone", &alone, &docker, &mut phase, report);
-    compare("network, service", &with_service(&alone), &docker, &mut phase, report);
+    for ahead in [false, true] {
+        let gitlab = GitLab::start();
+        let setup = setup(&docker, &gitlab, ahead);
+        let mut rig = Rig { docker: &docker, phase: Phase::of(setup, gitlab, None), ahead };
+        rig.phase.wait_for_instances(1);
+        rig.compare("alone", &alone, report);
+        rig.compare("network, service", &with_service(&alone), report);
+    }
+}
+
+/// One manager with one instance.
+struct Rig<'a> {
+    docker: &'a Docker,
+    phase: Phase,
+    /// Containers are made ahead of their jobs.
+    ahead: bool,
 }
 
 /// One local instance; the daemon sees its files where they are.
-fn setup(docker: &Docker, gitlab: &GitLab) -> Setup {
+fn setup(docker: &Docker, gitlab: &GitLab, ahead: bool) -> Setup {
     let local = Runner::local(gitlab).plugin_config("isolation", "none").idle_count(1);
+    let local = local.own("containers_ahead", ahead);
     let runner = docker.in_containers(local.max_instances(1), IMAGE, json!({}));
     // The intervals that an operator has who sets none.
     let runner = runner
@@ -56,38 +69,58 @@ fn with_service(job: &JobSpec) -> JobSpec {
         .payload(move |payload| payload["services"] = json!([service]))
 }
 
-/// One job at a time, each after one `docker run`: from the moment the server hands the job
-/// out to the time that its script prints.
-fn compare(kind: &str, job: &JobSpec, docker: &Docker, phase: &mut Phase, report: &mut Report) {
-    for _ in 0..UNCOUNTED {
-        by_docker(docker);
-        by_manager(job, phase);
+impl Rig<'_> {
+    /// One job at a time, each after one `docker run`: from the moment the server hands the
+    /// job out to the time that its script prints.
+    fn compare(&mut self, kind: &str, job: &JobSpec, report: &mut Report) {
+        for _ in 0..UNCOUNTED {
+            by_docker(self.docker);
+            self.by_manager(job);
+        }
+        let before = self.phase.cpu();
+        let (mut runs, mut starts) = (Vec::new(), Vec::new());
+        for _ in 0..JOBS {
+            self.wait_until_made();
+            runs.push(by_docker(self.docker));
+            starts.push(self.by_manager(job));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "dozens")]
+        let cpu_per_job = (self.phase.cpu() - before) * 1e3 / JOBS as f64;
+        let (runs, starts) = (Sample::new(runs), Sample::new(starts));
+        let (kind, target) = match self.ahead {
+            true => (format!("{kind}, made ahead"), 1.0),
+            false => (kind.to_owned(), 1.3),
+        };
+        for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let (run, start) = (runs.quantile(quantile), starts.quantile(quantile));
+            report.add(format!("docker run beside {kind}, {name}"), run, "ms", Target::None);
+            report.add(format!("job in container {kind}, {name}"), start, "ms", Target::None);
+        }
+        let ratio = starts.quantile(0.5) / runs.quantile(0.5);
+        let figure = format!("container {kind} / docker run, p50");
+        report.add(figure, ratio, "x", Target::AtMost(target));
+        report.add(format!("manager CPU, {kind}"), cpu_per_job, "ms/job", Target::AtMost(3.0));
     }
-    let before = phase.cpu();
-    let (mut runs, mut starts) = (Vec::new(), Vec::new());
-    for _ in 0..JOBS {
-        runs.push(by_docker(docker));
-        starts.push(by_manager(job, phase));
-    }
-    #[expect(clippy::cast_precision_loss, reason = "dozens")]
-    let cpu_per_job = (phase.cpu() - before) * 1e3 / JOBS as f64;
-    let (runs, starts) = (Sample::new(runs), Sample::new(starts));
-    report.add(format!("docker run beside {kind}, p50"), runs.quantile(0.5), "ms", Target::None);
-    report.add(format!("docker run beside {kind}, p99"), runs.quantile(0.99), "ms", Target::None);
-    report.add(format!("job in container {kind}, p50"), starts.quantile(0.5), "ms", Target::None);
-    report.add(format!("job in container {kind}, p99"), starts.quantile(0.99), "ms", Target::None);
-    let ratio = starts.quantile(0.5) / runs.quantile(0.5);
-    report.add(format!("container {kind} / docker run, p50"), ratio, "x", Target::AtMost(1.3));
-    report.add(format!("manager CPU, {kind}"), cpu_per_job, "ms/job", Target::AtMost(3.0));
-}
 
-fn by_manager(job: &JobSpec, phase: &mut Phase) -> Duration {
-    phase.gitlab.wait_for_requests(1, seconds(30));
-    phase.anchor();
-    let job = phase.gitlab.enqueue(job.clone());
-    let audit = phase.gitlab.wait_for_all(&[job], seconds(60)).remove(0);
-    let handed_out = audit.handed_out().expect("it ran");
-    phase.script_time(job).saturating_duration_since(handed_out)
+    /// `docker run` shall not be beside the making of a container.
+    fn wait_until_made(&self) {
+        if self.ahead {
+            let waiting = ["ps", "-q", "--filter", "label=mayfly.ahead"];
+            until("a container waits for its job", seconds(30), || {
+                !self.docker.run(&waiting).is_empty()
+            });
+        }
+    }
+
+    fn by_manager(&mut self, job: &JobSpec) -> Duration {
+        let phase = &mut self.phase;
+        phase.gitlab.wait_for_requests(1, seconds(30));
+        phase.anchor();
+        let job = phase.gitlab.enqueue(job.clone());
+        let audit = phase.gitlab.wait_for_all(&[job], seconds(60)).remove(0);
+        let handed_out = audit.handed_out().expect("it ran");
+        phase.script_time(job).saturating_duration_since(handed_out)
+    }
 }
 
 fn by_docker(docker: &Docker) -> Duration {

@@ -13,6 +13,9 @@ use crate::gitlab::GitLab;
 use crate::manager::{Manager, Runner, Setup};
 use crate::static_build::static_binaries;
 
+/// In the names of what is made ahead of jobs.
+const AHEAD: &str = "-ahead-";
+
 /// The containers of one test; they go with this value.
 pub struct Docker {
     host: String,
@@ -101,12 +104,21 @@ impl Docker {
 
     /// What jobs of a manager's instances have here: containers and networks, by name.
     pub fn of_jobs(&self, manager: &Manager) -> Vec<String> {
+        self.of_instances(manager).into_iter().filter(|name| !name.contains(AHEAD)).collect()
+    }
+
+    /// The same of what was made ahead of jobs.
+    pub fn ahead_of_jobs(&self, manager: &Manager) -> Vec<String> {
+        self.of_instances(manager).into_iter().filter(|name| name.contains(AHEAD)).collect()
+    }
+
+    fn of_instances(&self, manager: &Manager) -> Vec<String> {
         // Every instance of a manager that ever was is in its history.
         let history = manager.state_dir().join("history/current.jsonl");
         let history = std::fs::read_to_string(history).unwrap_or_default();
         let listed = |what: &[&str], name: &str| {
             let format = format!("{name}\t{{{{.Label \"mayfly.instance\"}}}}");
-            self.run(&[what, &["--filter", "label=mayfly.job", "--format", &format]].concat())
+            self.run(&[what, &["--filter", "label=mayfly.slot", "--format", &format]].concat())
         };
         let all = [listed(&["ps", "-a"], "{{.Names}}"), listed(&["network", "ls"], "{{.Name}}")];
         let of_us = |line: &str| {

@@ -3,32 +3,31 @@
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
+use job::ahead::LABEL;
 use serde_json::{Value, json};
 
 use super::daemon::{Ask, Daemon, Fault, escape};
-use super::{Job, warn};
+use super::{Job, ahead, warn};
 
 /// The labels by which things are found: see `labels` of the engine.
 const SLOT: [&str; 2] = ["mayfly.instance", "mayfly.slot"];
 const JOB: &str = "mayfly.job";
 
 impl Job<'_> {
-    /// Everything of the job goes, and `remove`, a directory. What cannot be removed is told;
-    /// the next job of the slot tries again.
+    /// Everything of the job goes, what was made ahead of it too, and `remove`, a directory.
+    /// What cannot be removed is told; the next job of the slot tries again.
     pub(super) async fn clear(&self, remove: &str) {
-        let labels = &self.containers.labels;
-        let of_job: BTreeMap<&str, &str> = [SLOT[0], SLOT[1], JOB]
-            .into_iter()
-            .filter_map(|key| Some((key, labels.get(key)?.as_str())))
-            .collect();
-        if let Err(fault) = remove_all(&self.daemon, &of_job, |_| true, Networks::Too).await {
+        let (of_slot, own) = (self.slot(), self.containers.labels.get(JOB).map(String::as_str));
+        let is_own =
+            |item: &Value| item["Labels"][JOB].as_str() == own || item["Labels"][LABEL].is_string();
+        if let Err(fault) = remove_all(&self.daemon, &of_slot, is_own, Networks::Too).await {
             warn(&format!("WARNING: containers of the job are left: {fault}"));
         }
         if let Err(trouble) = self.take_back().await {
             warn(&format!("WARNING: {}", trouble.outcome().message));
         }
         // The helper that gave files back is one of them.
-        let _ = remove_all(&self.daemon, &of_job, |_| true, Networks::Stay).await;
+        let _ = remove_all(&self.daemon, &of_slot, is_own, Networks::Stay).await;
         self.make_room().await;
         match std::fs::remove_dir_all(remove) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -40,14 +39,30 @@ impl Job<'_> {
 
     /// A slot has one job at a time: what carries its labels and not this job's is left over.
     pub(super) async fn remove_leftovers(&self) {
-        let labels = &self.containers.labels;
-        let of_slot: BTreeMap<&str, &str> =
-            SLOT.into_iter().filter_map(|key| Some((key, labels.get(key)?.as_str()))).collect();
-        let own = labels.get(JOB).map(String::as_str);
+        let own = self.containers.labels.get(JOB).map(String::as_str);
         let is_old = |item: &Value| item["Labels"][JOB].as_str() != own;
-        if let Err(fault) = remove_all(&self.daemon, &of_slot, is_old, Networks::Too).await {
+        if let Err(fault) = remove_all(&self.daemon, &self.slot(), is_old, Networks::Too).await {
             warn(&format!("WARNING: containers of earlier jobs are left: {fault}"));
         }
+    }
+
+    /// Whether nothing of any job is on the slot.
+    pub(super) async fn is_slot_clear(&self) -> Result<bool, Fault> {
+        let filters = filters(&self.slot());
+        for kind in ["containers/json?all=1&", "networks?"] {
+            let path = format!("/{kind}filters={filters}");
+            let listed = self.daemon.call(Ask::get(&path)).await?;
+            if listed.as_array().is_none_or(|listed| !listed.is_empty()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The labels of all that is made for jobs of this slot.
+    fn slot(&self) -> BTreeMap<&str, &str> {
+        let labels = &self.containers.labels;
+        SLOT.into_iter().filter_map(|key| Some((key, labels.get(key)?.as_str()))).collect()
     }
 
     /// Removes a container, running or not, with its anonymous volumes.
@@ -67,7 +82,9 @@ pub(super) async fn remove_orphans(
         let slot = item["Labels"][SLOT[1]].as_str().and_then(|slot| slot.parse().ok());
         slot.is_none_or(|slot: u32| !busy.contains(&slot))
     };
-    remove_all(daemon, &of_instance, is_orphan, Networks::Too).await
+    remove_all(daemon, &of_instance, is_orphan, Networks::Too).await?;
+    ahead::remove_abandoned(daemon).await;
+    Ok(())
 }
 
 /// Whether networks go with the containers.
@@ -83,14 +100,13 @@ async fn remove_all(
     which: impl Fn(&Value) -> bool,
     networks: Networks,
 ) -> Result<(), Fault> {
-    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let filters = escape(&json!({ "label": labels }).to_string());
-    let path = format!("/containers/json?all=1&filters={filters}");
-    let listed = daemon.call(Ask::get(&path)).await?;
+    let filters = filters(labels);
     let ids = |list: &Value| -> Vec<String> {
         let chosen = list.as_array().into_iter().flatten().filter(|item| which(item));
         chosen.filter_map(|item| Some(item["Id"].as_str()?.to_owned())).collect()
     };
+    let path = format!("/containers/json?all=1&filters={filters}");
+    let listed = daemon.call(Ask::get(&path)).await?;
     for id in ids(&listed) {
         remove(daemon, &id).await?;
     }
@@ -100,16 +116,25 @@ async fn remove_all(
     let path = format!("/networks?filters={filters}");
     let listed = daemon.call(Ask::get(&path)).await?;
     for id in ids(&listed) {
-        let path = format!("/networks/{id}");
-        match daemon.call(Ask::delete(&path)).await {
-            Err(fault) if !fault.is(StatusCode::NOT_FOUND) => return Err(fault),
-            _ => {}
-        }
+        remove_network(daemon, &id).await?;
     }
     Ok(())
 }
 
-async fn remove(daemon: &Daemon, name: &str) -> Result<(), Fault> {
+/// Of a list, as part of a path.
+fn filters(labels: &BTreeMap<&str, &str>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    escape(&json!({ "label": labels }).to_string())
+}
+
+pub(super) async fn remove_network(daemon: &Daemon, id: &str) -> Result<(), Fault> {
+    match daemon.call(Ask::delete(&format!("/networks/{id}"))).await {
+        Err(fault) if !fault.is(StatusCode::NOT_FOUND) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn remove(daemon: &Daemon, name: &str) -> Result<(), Fault> {
     let path = format!("/containers/{name}?force=1&v=1");
     match daemon.call(Ask::delete(&path)).await {
         // It is gone, or somebody removes it already.

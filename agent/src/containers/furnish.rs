@@ -10,12 +10,15 @@ use job::plan::Container;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
+use super::ahead::Ahead;
 use super::daemon::Ask;
 use super::images::is_out_of_room;
 use super::{Job, Trouble, While as _, say, system_failure};
 
 /// The job's container.
 pub(super) const BUILD: &str = "build";
+/// Its network.
+pub(super) const NETWORK: &str = "network";
 
 const NETWORK_TRIES: u32 = 5;
 const NETWORK_PAUSE: Duration = Duration::from_millis(300);
@@ -23,6 +26,8 @@ const NETWORK_PAUSE: Duration = Duration::from_millis(300);
 /// How a container stands to the job's others.
 #[derive(Default)]
 pub(super) struct Ties {
+    /// The network that it is in, where the job has one of its own.
+    pub(super) network: Option<String>,
     /// Other containers, as `name:alias`.
     pub(super) links: Vec<String>,
     /// Its own names in a network of the job's own.
@@ -30,21 +35,32 @@ pub(super) struct Ties {
 }
 
 impl Job<'_> {
-    pub(super) async fn furnish(&self) -> Result<(), Trouble> {
-        self.remove_leftovers().await;
+    /// `ahead` was made for a job like this one. What could not be made ahead, or does not
+    /// fit, is made now.
+    pub(super) async fn furnish(&mut self, ahead: Option<Ahead>) -> Result<(), Trouble> {
         self.make_outside().map_err(|error| {
             system_failure(format!("cannot make {}: {error}", self.containers.outside))
         })?;
         let build = self.containers.build.as_ref();
         let build = build.ok_or_else(|| system_failure("the plan names no container"))?;
         say(&format!("Using Docker executor with image {} ...", build.image));
-        self.make_network().await?;
+        let taken = self.take(ahead).await;
+        match &taken {
+            Some(ahead) => self.network = ahead.network(),
+            None => drop(self.make_network().await?),
+        }
         self.make_volumes().await?;
         let links = self.start_services().await?;
         let image = self.image(build).await?;
         self.take_back().await?;
-        let ties = Ties { links, aliases: vec![BUILD.into()] };
-        self.make(BUILD, build, ties).await?;
+        if let Some(ahead) = taken {
+            if ahead.is_of(&image.id) {
+                say("The container was made ahead of the job");
+                return Ok(());
+            }
+            ahead.remove_container().await;
+        }
+        self.make(BUILD, build, Ties { links, ..self.ties() }).await?;
         self.check_sharing().await?;
         // A shell that is up already waits for its script. An entrypoint may look at the
         // sources, which are not there yet.
@@ -54,8 +70,23 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// What was made ahead becomes the job's, unless somebody removed some of it.
+    async fn take(&self, ahead: Option<Ahead>) -> Option<Ahead> {
+        let ahead = ahead?;
+        if ahead.is_taken_as(&self.name(BUILD)).await {
+            return Some(ahead);
+        }
+        ahead.remove().await;
+        None
+    }
+
+    /// The name of the job's own network, if it has one.
+    pub(super) fn network(&self) -> Option<String> {
+        self.network.clone()
+    }
+
     /// The builds directory on the instance, in a directory of ours alone.
-    fn make_outside(&self) -> std::io::Result<()> {
+    pub(super) fn make_outside(&self) -> std::io::Result<()> {
         let outside = Path::new(&self.containers.outside);
         if let Some(parent) = outside.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -67,16 +98,17 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn make_network(&self) -> Result<(), Trouble> {
-        let Some(network) = &self.containers.network else {
-            return Ok(());
+    /// Makes the job's own network, if it is to have one. Returns its id.
+    pub(super) async fn make_network(&self) -> Result<Option<String>, Trouble> {
+        let (Some(network), Some(name)) = (&self.containers.network, &self.network) else {
+            return Ok(None);
         };
         let mut options = Map::new();
         if network.mtu > 0 {
             options.insert("com.docker.network.driver.mtu".into(), json!(network.mtu.to_string()));
         }
         let body = json!({
-            "Name": self.name("network"),
+            "Name": name,
             "Driver": "bridge",
             "EnableIPv6": network.ipv6,
             "Options": options,
@@ -90,12 +122,15 @@ impl Job<'_> {
                 Err(fault) if tries < NETWORK_TRIES && fault.to_string().contains("iptables") => {
                     sleep(NETWORK_PAUSE).await;
                 }
-                made => return made.map(drop).during("the job's network cannot be made"),
+                made => {
+                    let made = made.during("the job's network cannot be made")?;
+                    return Ok(made["Id"].as_str().map(str::to_owned));
+                }
             }
         }
     }
 
-    async fn make_volumes(&self) -> Result<(), Trouble> {
+    pub(super) async fn make_volumes(&self) -> Result<(), Trouble> {
         for name in &self.containers.volumes {
             // Not the job's labels: it outlives the job.
             let body = json!({ "Name": name, "Labels": { "mayfly.cache": "true" } });
@@ -105,13 +140,14 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Makes a container of the job; one of that name that is there makes room.
+    /// Makes a container of the job; one of that name that is there makes room. Returns its
+    /// id.
     pub(super) async fn make(
         &self,
         what: &str,
         container: &Container,
         ties: Ties,
-    ) -> Result<(), Trouble> {
+    ) -> Result<String, Trouble> {
         let mut body: Value = serde_json::from_str(&container.config)
             .map_err(|error| system_failure(format!("the container's plan is no JSON: {error}")))?;
         self.complete(&mut body, what, ties);
@@ -122,10 +158,11 @@ impl Job<'_> {
             self.remove(&name).await.during("an old container cannot be removed")?;
             made = self.daemon.call(Ask::post(&query, &body)).await;
         }
-        made.map(drop).map_err(|fault| match is_out_of_room(&fault.to_string()) {
+        let made = made.map_err(|fault| match is_out_of_room(&fault.to_string()) {
             true => system_failure(format!("the instance has no space left: {fault}")),
             false => Trouble::Daemon("the container cannot be made", fault),
-        })
+        })?;
+        Ok(made["Id"].as_str().unwrap_or(&name).to_owned())
     }
 
     /// Adds what only the instance knows.
@@ -136,8 +173,7 @@ impl Job<'_> {
         body["Labels"] = json!(labels);
         let host = &mut body["HostConfig"];
         append(&mut host["Binds"], [format!("{}:{}", containers.outside, containers.inside)]);
-        if containers.network.is_some() {
-            let network = self.name("network");
+        if let Some(network) = ties.network {
             host["NetworkMode"] = json!(network);
             let mut endpoints = Map::new();
             endpoints.insert(network, json!({ "Aliases": ties.aliases }));

@@ -99,7 +99,7 @@ impl Job<'_> {
         self.inspect(&container.image).await
     }
 
-    async fn inspect(&self, image: &str) -> Result<Image, Fault> {
+    pub(super) async fn inspect(&self, image: &str) -> Result<Image, Fault> {
         let path = format!("/images/{}/json", escape(image));
         let inspected = self.daemon.call(Ask::get(&path)).await?;
         Image::of(&inspected).ok_or_else(|| Fault::Broken(format!("{image} has no id")))
@@ -148,7 +148,7 @@ impl Job<'_> {
 /// business of the job that wants it.
 pub(super) async fn pull_ahead(daemon: &Daemon, images: &[&str]) {
     let containers = Containers::default();
-    let job = Job { daemon: daemon.clone(), containers: &containers };
+    let job = Job { daemon: daemon.clone(), containers: &containers, network: None };
     let pulls = async {
         for image in images {
             let container = Container {

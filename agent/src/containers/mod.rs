@@ -5,6 +5,7 @@
 //! What a stage leaves for the next one lies with the daemon, under names made of the job's
 //! key: this process may die at any moment, and whoever comes next finds all of it.
 
+mod ahead;
 mod clear;
 mod daemon;
 mod furnish;
@@ -28,6 +29,8 @@ use rustix::stdio::stdin;
 use serde_json::Value;
 
 use crate::Error;
+use ahead::Ahead;
+pub(crate) use ahead::run as run_ahead;
 use daemon::{Ask, Daemon, Fault};
 pub(crate) use ownership::{OWN, own};
 pub(crate) use room::refusal;
@@ -78,12 +81,23 @@ fn system_failure(message: impl Into<String>) -> Trouble {
 pub(crate) fn run() -> Result<ExitCode, Error> {
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).map_err(Error::io("cannot read the work"))?;
-    let work = ContainerWork::decode(input.as_slice())
+    let (containers, work) = read_work(&input)?;
+    runtime()?.block_on(do_work(&containers, work, None))
+}
+
+fn read_work(input: &[u8]) -> Result<(Containers, Work), Error> {
+    let work = ContainerWork::decode(input)
         .map_err(|error| Error::new(format!("the work cannot be read: {error}")))?;
-    let (Some(containers), Some(work)) = (work.containers, work.work) else {
-        return Err(Error::new("there is no work"));
-    };
-    let done = runtime()?.block_on(work_on(&containers, work));
+    work.containers.zip(work.work).ok_or_else(|| Error::new("there is no work"))
+}
+
+/// Does what it was told to, with what was made ahead of the job.
+async fn do_work(
+    containers: &Containers,
+    work: Work,
+    ahead: Option<Ahead>,
+) -> Result<ExitCode, Error> {
+    let done = work_on(containers, work, ahead).await;
     Ok(match done.unwrap_or_else(|trouble| Done::Failed(trouble.outcome())) {
         Done::Exit(code) => ExitCode::from(code),
         Done::Failed(outcome) => {
@@ -129,11 +143,30 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
         .map_err(Error::io("cannot wait for several things"))
 }
 
-async fn work_on(containers: &Containers, work: Work) -> Result<Done, Trouble> {
-    let daemon = Daemon::of(&containers.host).during("the Docker daemon cannot be reached")?;
-    let job = Job { daemon, containers };
+async fn work_on(
+    containers: &Containers,
+    work: Work,
+    ahead: Option<Ahead>,
+) -> Result<Done, Trouble> {
+    let mut job = Job::of(containers)?;
     match work {
-        Work::Furnish(_) => job.furnish().await.map(|()| Done::Exit(0)),
+        Work::Furnish(_) => {
+            // Whoever made something ahead has cleared the slot.
+            if ahead.is_none() {
+                job.remove_leftovers().await;
+            }
+            let (fits, other) = match ahead {
+                Some(ahead) if ahead.fits(containers) => (Some(ahead), None),
+                other => (None, other),
+            };
+            let removed = async {
+                if let Some(other) = other {
+                    other.remove().await;
+                }
+            };
+            let (furnished, ()) = tokio::join!(job.furnish(fits), removed);
+            furnished.map(|()| Done::Exit(0))
+        }
         Work::FirstScript(script) => job.script(&script, true).await,
         Work::Script(script) => job.script(&script, false).await,
         Work::HelperScript(script) => job.helper_script(&script).await,
@@ -156,9 +189,18 @@ async fn work_on(containers: &Containers, work: Work) -> Result<Done, Trouble> {
 struct Job<'a> {
     daemon: Daemon,
     containers: &'a Containers,
+    /// The name of its own network, if it is to have one.
+    network: Option<String>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn of(containers: &'a Containers) -> Result<Self, Trouble> {
+        let daemon = Daemon::of(&containers.host).during("the Docker daemon cannot be reached")?;
+        let mut job = Self { daemon, containers, network: None };
+        job.network = containers.network.map(|_| job.name(furnish::NETWORK));
+        Ok(job)
+    }
+
     /// The name of something that is made for the job.
     fn name(&self, what: &str) -> String {
         format!("{}-{what}", self.containers.prefix)

@@ -115,6 +115,6 @@ impl Job<'_> {
             },
         });
         let container = Container { config: config.to_string(), ..Container::default() };
-        self.make(OWN, &container, Ties::default()).await
+        self.make(OWN, &container, Ties::default()).await.map(drop)
     }
 }

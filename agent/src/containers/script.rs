@@ -48,7 +48,11 @@ impl Job<'_> {
         };
         super::say("The instance has no git: sources are fetched in the helper image");
         self.image(helper).await?;
-        self.make(HELPER, helper, Ties::default()).await?;
+        let build = self.container(&self.name(BUILD)).await?.unwrap_or_default();
+        let network = build["HostConfig"]["NetworkMode"].as_str();
+        let network = network.filter(|_| self.containers.network.is_some());
+        let ties = Ties { network: network.map(str::to_owned), ..Ties::default() };
+        self.make(HELPER, helper, ties).await?;
         let name = self.name(HELPER);
         // Its user is root, too, and git refuses to work on the files of others.
         let made = self.container(&name).await?.unwrap_or_default();

@@ -74,7 +74,11 @@ impl Job<'_> {
         let container = service.container.as_ref().unwrap_or(&none);
         say(&format!("Starting service {} ...", container.image));
         let image = self.image(container).await?;
-        let ties = Ties { links: links.to_vec(), aliases: service.aliases.clone() };
+        let ties = Ties {
+            network: self.network(),
+            links: links.to_vec(),
+            aliases: service.aliases.clone(),
+        };
         self.make(what, container, ties).await?;
         let name = self.name(what);
         self.start(&name).await?;

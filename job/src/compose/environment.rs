@@ -127,7 +127,7 @@ pub(super) fn export(shell: &mut Shell, variables: &Variables, place: &Place) {
 }
 
 /// Names that a shell can export; others would end the script.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit()) && is_file_name(name)
 }
 

@@ -22,6 +22,7 @@ use crate::plan::{
 use crate::trace::colour::RESET;
 use crate::trace::colour::YELLOW;
 use crate::variables::Variables;
+pub(crate) use environment::is_name;
 use environment::{Place, duration_of};
 use shell::Shell;
 

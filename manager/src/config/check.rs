@@ -192,6 +192,7 @@ fn runner(
         engine,
         autoscaler: autoscaler?,
         report_alone_after: alone_after(entry, at, findings),
+        containers_ahead: entry.mayfly.containers_ahead.unwrap_or(true),
     })
 }
 

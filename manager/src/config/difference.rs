@@ -125,6 +125,8 @@ impl Found {
         self.key("request_concurrency", old, new, Now);
         let (old, new) = (&before.report_alone_after, &after.report_alone_after);
         self.key("mayfly.report_alone_after", old, new, NextJobs);
+        let (old, new) = (&before.containers_ahead, &after.containers_ahead);
+        self.key("mayfly.containers_ahead", old, new, NextJobs);
         self.engine(before, after);
         self.limits(before, after);
         self.template(before, after);
@@ -290,6 +292,7 @@ mod tests {
                 ..Autoscaler::default()
             },
             report_alone_after: Duration::ZERO,
+            containers_ahead: false,
         }
     }
 

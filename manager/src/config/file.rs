@@ -97,6 +97,8 @@ pub(crate) struct OwnRunner {
     pub(crate) plugin_environment: Vec<String>,
     /// How long an agent is without a manager before it tells the server by itself.
     pub(crate) report_alone_after: Option<GoDuration>,
+    /// Whether the container of a likely next job is made before the job is there.
+    pub(crate) containers_ahead: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -59,6 +59,8 @@ pub(crate) struct Runner {
     /// How long an agent is without a manager before it tells the server of its job by
     /// itself; zero is never.
     pub(crate) report_alone_after: Duration,
+    /// Whether the container of a likely next job is made before the job is there.
+    pub(crate) containers_ahead: bool,
 }
 
 /// How to speak to the job server.
@@ -99,6 +101,7 @@ impl Runner {
             },
             autoscaler: Autoscaler { template, ..Autoscaler::default() },
             report_alone_after: Duration::ZERO,
+            containers_ahead: false,
         }
     }
 

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use job::plan::Containers;
 use job::wire::{Attach, OLDEST_PROTOCOL, Ready, from_agent, negotiate, to_agent};
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +20,9 @@ use super::ssh::{Access, Session};
 const AGENTS_PER_SESSION: u32 = 8;
 /// Starting an agent takes a process start and a round trip.
 const ARM_LIMIT: Duration = Duration::from_secs(10);
+
+/// An agent that made something ahead of a job removes it, and ends.
+const DISMISSAL: Duration = Duration::from_secs(4);
 
 /// A timer that fires so much too late says that this process has too much to do.
 const LATE: Duration = Duration::from_millis(100);
@@ -43,6 +48,8 @@ pub(crate) struct Facts {
 pub(crate) struct Armed {
     pub(crate) line: AgentLine,
     pub(crate) protocol: u32,
+    /// It was told to make something ahead, which it has to remove if no job comes.
+    makes_ahead: bool,
 }
 
 /// Why no agent can be had.
@@ -55,11 +62,22 @@ pub(crate) struct Connection {
     pub(crate) facts: Facts,
     access: Access,
     lost: CancellationToken,
+    /// Nothing is made ahead any more.
+    closing: CancellationToken,
     /// The first is that of the preparation; more are dialed where one is not enough.
     sessions: AsyncMutex<Vec<Arc<Session>>>,
     /// A slot's lock is held while its agent is started: a second one would take the slot
     /// from the first.
     slots: Mutex<BTreeMap<u32, Arc<AsyncMutex<Option<Armed>>>>>,
+    /// What the last job of each slot ran in.
+    habits: Mutex<BTreeMap<u32, Habit>>,
+}
+
+/// What jobs of a slot run in, as far as it can be made ahead.
+struct Habit {
+    shape: Containers,
+    /// The last two had it.
+    is_steady: bool,
 }
 
 impl Connection {
@@ -68,9 +86,29 @@ impl Connection {
             facts,
             access,
             lost: session.closed.clone(),
+            closing: CancellationToken::new(),
             sessions: AsyncMutex::new(vec![Arc::new(session)]),
             slots: Mutex::default(),
+            habits: Mutex::default(),
         }
+    }
+
+    /// A job of this slot runs in these containers, if any of them are to be made ahead. The
+    /// next one is taken for one of its kind if the one before it was: what does not fit is
+    /// made and thrown away for nothing.
+    pub(crate) fn used(&self, slot: u32, containers: Option<&Containers>) {
+        let mut habits = self.habits.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = habits.remove(&slot);
+        if let Some(shape) = containers.and_then(job::ahead::shape) {
+            let is_steady = before.is_some_and(|before| before.shape == shape);
+            habits.insert(slot, Habit { shape, is_steady });
+        }
+    }
+
+    /// What the slot's next job will likely run in.
+    fn likely(&self, slot: u32) -> Option<Containers> {
+        let habits = self.habits.lock().unwrap_or_else(PoisonError::into_inner);
+        habits.get(&slot).filter(|habit| habit.is_steady).map(|habit| habit.shape.clone())
     }
 
     /// User, host and port.
@@ -115,7 +153,14 @@ impl Connection {
             return Ok(());
         };
         if waiting.as_ref().is_none_or(|armed| armed.line.is_closed()) {
-            *waiting = Some(self.start_agent(slot).await?);
+            let mut armed = self.start_agent(slot).await?;
+            if let Some(shape) = self.likely(slot)
+                && !self.closing.is_cancelled()
+            {
+                let told = armed.line.say(to_agent::Message::Ahead(shape)).await;
+                armed.makes_ahead = told.is_ok();
+            }
+            *waiting = Some(armed);
         }
         Ok(())
     }
@@ -154,9 +199,20 @@ impl Connection {
         Ok(text.lines().filter_map(|line| line.trim().parse().ok()).collect())
     }
 
-    /// Ends the connection; jobs there go on.
+    /// Ends the connection; jobs there go on. What was made ahead of jobs goes first.
     pub(crate) async fn close(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.closing.cancel();
+        let slots = std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ends = JoinSet::new();
+        for place in slots.into_values() {
+            ends.spawn(async move {
+                let Ok(mut waiting) = timeout(DISMISSAL, place.lock()).await else { return };
+                if let Some(armed) = waiting.take_if(|armed| armed.makes_ahead) {
+                    armed.line.end(DISMISSAL).await;
+                }
+            });
+        }
+        ends.join_all().await;
         for session in self.sessions.lock().await.iter() {
             session.disconnect().await;
         }
@@ -178,7 +234,7 @@ impl Connection {
         match first {
             from_agent::Message::Ready(ready) => {
                 let protocol = common_protocol(&ready)?;
-                Ok(Armed { line, protocol })
+                Ok(Armed { line, protocol, makes_ahead: false })
             }
             from_agent::Message::Refused(refused) => Err(ArmError(refused.message)),
             other => Err(ArmError(format!("the agent opened with {other:?}"))),

@@ -112,6 +112,15 @@ impl AgentLine {
         }
     }
 
+    /// Tells the agent that nobody is here any more, and waits until it has ended.
+    pub(crate) async fn end(mut self, limit: Duration) {
+        let ended = async {
+            let _ = self.to_agent.eof().await;
+            while self.next().await.is_some() {}
+        };
+        let _ = tokio::time::timeout(limit, ended).await;
+    }
+
     /// Whether the remote side has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed() && self.messages.is_empty()

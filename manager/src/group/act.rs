@@ -6,6 +6,7 @@ use std::sync::Arc;
 use scheduler::Plan;
 use scheduler::fleet::{AskFailure, AskId, Gone, InstanceId, Vacant};
 use scheduler::plan::{Reason, Step};
+use tokio::task::JoinSet;
 
 use super::{Group, Inner};
 use crate::connect::Connection;
@@ -210,8 +211,8 @@ fn outlives_restart(reason: Reason) -> bool {
     matches!(reason, Reason::Operator | Reason::SlotFailed | Reason::ReportedTimeout)
 }
 
-async fn close_all(connections: impl IntoIterator<Item = Arc<Connection>>) {
-    for connection in connections {
-        connection.close().await;
-    }
+/// All at once: each may wait for its agents.
+pub(super) async fn close_all(connections: impl IntoIterator<Item = Arc<Connection>>) {
+    let close = |connection: Arc<Connection>| async move { connection.close().await };
+    connections.into_iter().map(close).collect::<JoinSet<()>>().join_all().await;
 }

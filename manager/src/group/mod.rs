@@ -265,9 +265,7 @@ impl Group {
         self.ending.cancel();
         self.tasks.close();
         let connections: Vec<_> = self.lock().connections.values().cloned().collect();
-        for connection in connections {
-            connection.close().await;
-        }
+        act::close_all(connections).await;
         self.provider().stop().await;
     }
 

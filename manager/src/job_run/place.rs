@@ -81,6 +81,10 @@ impl Placing<'_> {
         let exchange = async {
             let mut armed =
                 connection.take_agent(acquisition.slot()).await.map_err(|e| e.to_string())?;
+            // Not before: what is made ahead is made for the next job, and not for this one.
+            let containers = plan.containers.as_ref();
+            let containers = containers.filter(|_| self.runner.config.containers_ahead);
+            connection.used(acquisition.slot(), containers);
             plan.protocol = armed.protocol;
             armed.line.say(to_agent::Message::Plan(plan)).await.map_err(|e| e.to_string())?;
             match armed.line.expect().await.map_err(|e| e.to_string())? {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 pub use options::{Device, Docker, HostOptions, PullPolicy, Service};
 
 use super::{Context, Instance, millis};
+use crate::ahead::prefix;
 use crate::outcome::{FailureReason, Outcome};
 use crate::payload::Image;
 use crate::plan::{Container, Containers, Login, Network, Service as PlannedService};
@@ -43,7 +44,7 @@ pub(super) fn containers(
     });
     Ok(Containers {
         host: docker.host.clone(),
-        prefix: prefix(context, instance),
+        prefix: prefix(&instance.id, &super::job_key(context.job, context.runner)),
         inside: context.place.builds_dir.clone(),
         outside: volumes.builds.clone().unwrap_or_else(|| outside.to_owned()),
         labels: labels(context, docker, instance),
@@ -64,13 +65,6 @@ pub(super) fn containers(
         service_logs: context.variables.is_on("CI_DEBUG_SERVICES"),
         helper,
     })
-}
-
-/// Unlike any other of the same daemon, which several instances may use.
-fn prefix(context: &Context<'_>, instance: &Instance) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let instance: String = instance.id.chars().map(plain).collect();
-    format!("mayfly-{instance}-{}", super::job_key(context.job, context.runner))
 }
 
 /// The outcome of a job that asks for what the runner's configuration does not allow.
@@ -195,6 +189,7 @@ fn labels(context: &Context<'_>, docker: &Docker, instance: &Instance) -> BTreeM
         (format!("{GITLAB}.pipeline.id"), variable("CI_PIPELINE_ID")),
         (format!("{GITLAB}.runner.id"), runner.short_token.clone()),
         ("mayfly.job".to_owned(), job.id.to_string()),
+        ("mayfly.runner".to_owned(), runner.short_token.clone()),
         ("mayfly.instance".to_owned(), instance.id.clone()),
         ("mayfly.slot".to_owned(), instance.slot.to_string()),
     ]);

@@ -137,6 +137,8 @@ pub(super) fn config(flags: &Flags, place: &Place<'_>, isolation: &str) -> Confi
         autoscaler,
         // The server ends with this process.
         report_alone_after: Duration::ZERO,
+        // Jobs of a pipeline differ, and soon there is no next one.
+        containers_ahead: false,
     };
     Config {
         concurrent: flags.instances,

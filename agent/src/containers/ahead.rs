@@ -1,0 +1,218 @@
+//! What the next job of a slot will likely run in, made before the job is there and held by a
+//! process that waits: its stdin ends with the job's first work, or with nothing. Then, or
+//! after half an hour, what it made goes.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use job::ahead::LABEL;
+use job::plan::{Container, Containers};
+use prost::Message as _;
+use rustix::stdio::stdin;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::clear::{remove, remove_network};
+use super::daemon::{Ask, Daemon, escape};
+use super::furnish::{BUILD, NETWORK, Ties};
+use super::{Job, Trouble, While as _, system_failure};
+use crate::Error;
+
+/// Longest that a container waits for its job.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// What waits for so long is nobody's: its process was killed.
+const ABANDONED: Duration = Duration::from_secs(35 * 60);
+
+/// Made for a job that is not there yet.
+pub(super) struct Ahead {
+    shape: Containers,
+    daemon: Daemon,
+    /// Ids: others may take the names.
+    container: String,
+    image: String,
+    /// The network's name and id.
+    network: Option<(String, String)>,
+    /// The builds directory that the container sees.
+    outside: Option<(u64, u64)>,
+}
+
+/// Makes what the first message on stdin describes, and does the work that follows.
+pub(crate) fn run() -> Result<ExitCode, Error> {
+    super::runtime()?.block_on(async {
+        let (ahead, bytes) = hold().await.map_err(Error::io("cannot read the work"))?;
+        match super::read_work(&bytes) {
+            Ok((containers, work)) => super::do_work(&containers, work, ahead).await,
+            Err(error) => {
+                if let Some(ahead) = ahead {
+                    ahead.remove().await;
+                }
+                // Nothing came: there is no job.
+                if bytes.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(error) }
+            }
+        }
+    })
+}
+
+/// Waits with what could be made for work, which is empty where none came.
+async fn hold() -> std::io::Result<(Option<Ahead>, Vec<u8>)> {
+    let input = StdUnixStream::from(rustix::io::dup(stdin())?);
+    input.set_nonblocking(true)?;
+    let mut input = UnixStream::from_std(input)?;
+    let length = input.read_u32().await?;
+    let mut frame = Vec::new();
+    (&mut input).take(length.into()).read_to_end(&mut frame).await?;
+    // Whoever needs what cannot be made now makes it, and says why not.
+    let mut ahead = match Containers::decode(frame.as_slice()) {
+        Ok(shape) => Ahead::make(shape).await.ok(),
+        Err(_) => None,
+    };
+    if timeout(LONGEST, input.readable()).await.is_err()
+        && let Some(ahead) = ahead.take()
+    {
+        ahead.remove().await;
+    }
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes).await?;
+    Ok((ahead, bytes))
+}
+
+impl Ahead {
+    /// Makes the network and the container, which runs: its shell waits for a script. The
+    /// image must be there. On a slot that holds something already this would not be the
+    /// only one at work, and nothing is touched.
+    async fn make(shape: Containers) -> Result<Self, Trouble> {
+        let job = Job::of(&shape)?;
+        if !job.is_slot_clear().await.during("the slot cannot be looked at")? {
+            return Err(system_failure("something is left on the slot"));
+        }
+        let build = shape.build.clone().unwrap_or_default();
+        let image = job.inspect(&build.image).await.during("the image is not there")?;
+        if image.has_entrypoint {
+            return Err(system_failure("an entrypoint waits for the sources"));
+        }
+        let failed = |error| system_failure(format!("there is no builds directory: {error}"));
+        job.make_outside().map_err(failed)?;
+        job.make_volumes().await?;
+        let network = job.network().zip(job.make_network().await?);
+        let mut ahead = Self {
+            daemon: job.daemon.clone(),
+            container: job.name(BUILD),
+            image: String::new(),
+            network,
+            outside: identity(&shape.outside),
+            shape: Containers::default(),
+        };
+        let made = ahead.make_container(&job, &build).await;
+        ahead.shape = shape;
+        match made {
+            Ok(()) => Ok(ahead),
+            Err(trouble) => {
+                ahead.remove().await;
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn make_container(&mut self, job: &Job<'_>, build: &Container) -> Result<(), Trouble> {
+        self.container = job.make(BUILD, build, job.ties()).await?;
+        let made = job.container(&self.container).await?.unwrap_or_default();
+        made["Image"].as_str().unwrap_or_default().clone_into(&mut self.image);
+        job.start(&self.container).await
+    }
+
+    /// Whether a job can take it, as far as that is known without the image.
+    pub(super) fn fits(&self, containers: &Containers) -> bool {
+        job::ahead::shape(containers).as_ref() == Some(&self.shape)
+            && identity(&containers.outside) == self.outside
+    }
+
+    /// Whether the container is of this image.
+    pub(super) fn is_of(&self, image: &str) -> bool {
+        self.image == image
+    }
+
+    /// The network's name, if there is one.
+    pub(super) fn network(&self) -> Option<String> {
+        self.network.as_ref().map(|(name, _)| name.clone())
+    }
+
+    /// Gives the container a job's name for it, if everything is there still.
+    pub(super) async fn is_taken_as(&self, name: &str) -> bool {
+        if let Some((_, id)) = &self.network
+            && self.daemon.call(Ask::get(&format!("/networks/{id}"))).await.is_err()
+        {
+            return false;
+        }
+        let path = format!("/containers/{}/rename?name={name}", self.container);
+        self.daemon.call(Ask::order(&path)).await.is_ok()
+    }
+
+    pub(super) async fn remove_container(&self) {
+        let _ = remove(&self.daemon, &self.container).await;
+    }
+
+    pub(super) async fn remove(&self) {
+        self.remove_container().await;
+        if let Some((_, id)) = &self.network {
+            let _ = remove_network(&self.daemon, id).await;
+        }
+    }
+}
+
+impl Job<'_> {
+    /// How the job's container stands to others, but for links.
+    pub(super) fn ties(&self) -> Ties {
+        Ties { network: self.network(), aliases: vec![BUILD.into()], links: Vec::new() }
+    }
+}
+
+/// Which directory is at a path: another one may get the same name.
+fn identity(path: &str) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Removes what waits for jobs, on any instance of this daemon, although nobody holds it any
+/// more. What a job has taken has the job's name. What cannot be removed is of no matter to
+/// this instance.
+pub(super) async fn remove_abandoned(daemon: &Daemon) {
+    let filters = escape(&json!({ "label": [LABEL] }).to_string());
+    let path = format!("/containers/json?all=1&filters={filters}");
+    let listed = daemon.call(Ask::get(&path)).await.unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let listed = listed.as_array().into_iter().flatten();
+    for item in listed.filter(|item| is_abandoned(item, now)) {
+        let Some(name) = item["Names"][0].as_str() else { continue };
+        let name = name.trim_start_matches('/');
+        let _ = remove(daemon, name).await;
+        let network = name.trim_end_matches(BUILD).to_owned() + NETWORK;
+        let _ = remove_network(daemon, &network).await;
+    }
+}
+
+/// Whether a listed container still waits, and for too long; `now` counts from 1970.
+fn is_abandoned(item: &Value, now: Duration) -> bool {
+    let waits = item["Names"][0].as_str().is_some_and(|name| name.ends_with("-ahead-build"));
+    let oldest = now.saturating_sub(ABANDONED).as_secs();
+    waits && item["Created"].as_u64().is_some_and(|created| created < oldest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_still_waits_after_its_time_is_abandoned() {
+        let now = Duration::from_secs(1_000_000);
+        let listed = |name: &str, age: Duration| {
+            is_abandoned(&json!({ "Names": [name], "Created": (now - age).as_secs() }), now)
+        };
+        assert!(listed("/mayfly-i-1-ahead-build", ABANDONED + Duration::from_secs(1)));
+        assert!(!listed("/mayfly-i-1-ahead-build", LONGEST));
+        assert!(!listed("/mayfly-i-token-7-build", ABANDONED * 2), "a job has taken it");
+        assert!(!is_abandoned(&json!({ "Names": ["/mayfly-i-1-ahead-build"] }), now));
+    }
+}
