@@ -85,9 +85,12 @@ fn counts_at_the_start(env: &Value) -> bool {
 /// Begins the names of what is made on an instance for something, unlike any other of the same
 /// daemon, which several instances may use.
 pub(crate) fn prefix(instance: &str, what: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let instance: String = instance.chars().map(plain).collect();
-    format!("mayfly-{instance}-{what}")
+    format!("mayfly-{}-{what}", plain(instance))
+}
+
+/// An instance's id as part of a name or a path.
+pub(crate) fn plain(instance: &str) -> String {
+    instance.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
 #[cfg(test)]

@@ -202,3 +202,34 @@ fn a_daemon_that_does_not_see_the_instance_s_files_is_told() {
     assert!(trace.contains("does not see the files of this instance"), "{trace}");
     rig.nothing_is_left(seconds(20));
 }
+
+#[test]
+fn instances_that_are_containers_use_their_own_daemon_where_it_sees_their_files() {
+    let docker = needed!(Docker::find());
+    let gitlab = docker.gitlab();
+    let shared = tempfile::tempdir().expect("a directory");
+    let directory = shared.path().display().to_string();
+    let socket = docker.socket().display();
+    let mounts = [format!("{socket}:/var/run/docker.sock"), format!("{directory}:{directory}")];
+    let runner = docker
+        .runner(&gitlab, BUSYBOX)
+        .plugin_config("mounts", mounts.to_vec())
+        .max_instances(2)
+        .capacity(1);
+    let keys = json!({
+        "host": "unix:///var/run/docker.sock",
+        "volumes": [format!("{directory}/${{MAYFLY_INSTANCE}}:/builds")],
+    });
+    let rig = ContainerJobs::start(docker, gitlab, runner, keys);
+    // At once, so that each instance has one; the slots have equal numbers.
+    let script = ["echo $CI_JOB_ID > mine", "sleep 3", "echo it is $(cat mine)"];
+    let jobs = [0; 2].map(|_| rig.gitlab.enqueue(JobSpec::script(script).artifacts(["mine"])));
+    for audit in rig.gitlab.wait_for_all(&jobs, seconds(90)) {
+        let trace = rig.gitlab.trace(audit.job);
+        assert_eq!(audit.state, State::Success, "{trace}");
+        assert!(trace.contains(&format!("it is {}", audit.job)), "{trace}");
+    }
+    let entries = std::fs::read_dir(shared.path()).expect("a directory").flatten();
+    assert_eq!(entries.filter(|entry| entry.path().is_dir()).count(), 2);
+    rig.nothing_is_left(seconds(20));
+}

@@ -130,6 +130,9 @@ fn volumes_are_bound_kept_or_pass() {
     assert!(name.starts_with("mayfly-short-project-3-slot-2-cache-"), "{name}");
     assert_eq!(words(&binds), [&format!("{name}:/cache"), "/srv/x:/x:ro"]);
     assert_eq!(kept.outside, "/srv/builds");
+    let mut own = docker.clone();
+    own.volumes = vec!["/srv/${MAYFLY_INSTANCE}:/builds".into()];
+    assert_eq!(containers(own, json!({})).outside, "/srv/i-1");
     let passing = containers(Docker { disable_cache: true, ..docker }, json!({}));
     assert_eq!(body(passing.build.as_ref())["Volumes"], json!({ "/cache": {} }));
     assert!(passing.volumes.is_empty());

@@ -1,7 +1,11 @@
 //! `volumes`: what of the daemon's machine containers see, and what outlives a job.
 
 use super::{Docker, Instance};
+use crate::ahead::plain;
 use crate::compose::Context;
+
+/// Stands for the instance, where several of them share a daemon.
+const INSTANCE: &str = "${MAYFLY_INSTANCE}";
 
 /// The volumes of one job's containers.
 #[derive(Debug, Default)]
@@ -20,7 +24,9 @@ impl Volumes {
     pub(super) fn of(context: &Context<'_>, docker: &Docker, instance: &Instance) -> Self {
         let mut volumes = Self::default();
         for text in &docker.volumes {
-            let text = context.variables.expand(text);
+            // Not a variable of the job: another value would be another instance's place.
+            let text = text.replace(INSTANCE, &plain(&instance.id));
+            let text = context.variables.expand(&text);
             let (source, inside) = match text.split_once(':') {
                 Some((source, rest)) => (Some(source), rest.split(':').next().unwrap_or(rest)),
                 None => (None, text.as_str()),
