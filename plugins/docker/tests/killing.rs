@@ -21,7 +21,7 @@ impl Killable for Rig {
         "fleeting-plugin-docker"
     }
 
-    fn left(&self) -> Vec<String> {
+    async fn left(&self) -> Vec<String> {
         self.containers()
     }
 }

@@ -19,7 +19,7 @@ impl Killable for Rig {
         "fleeting-plugin-local"
     }
 
-    fn left(&self) -> Vec<String> {
+    async fn left(&self) -> Vec<String> {
         let root = self.root().display().to_string();
         let mut left: Vec<String> =
             processes_with(&root).into_iter().map(|pid| format!("process {pid}")).collect();

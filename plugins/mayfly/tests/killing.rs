@@ -22,7 +22,7 @@ impl Killable for Rig {
         "fleeting-plugin-mayfly"
     }
 
-    fn left(&self) -> Vec<String> {
+    async fn left(&self) -> Vec<String> {
         let of = |provider| {
             let instances = self.directory.path().join(provider).join("instances");
             std::fs::read_dir(instances).into_iter().flatten().flatten()

@@ -21,7 +21,7 @@ impl Killable for Rig {
         "fleeting-plugin-script"
     }
 
-    fn left(&self) -> Vec<String> {
+    async fn left(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("things")).into_iter().flatten().flatten();
         entries.map(|entry| entry.path().display().to_string()).collect()
     }

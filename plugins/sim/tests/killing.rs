@@ -22,7 +22,7 @@ impl Killable for Rig {
     }
 
     /// The books stay.
-    fn left(&self) -> Vec<String> {
+    async fn left(&self) -> Vec<String> {
         let machines = self.machines().into_iter().map(|pid| format!("process {pid}"));
         machines.chain(files(&self.state_dir().join("instances"))).collect()
     }

@@ -1,5 +1,5 @@
 //! A rig for one plugin before a moto server of this process, with groups of its own.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 #[path = "../../../local/tests/support/logs.rs"]
 mod logs;

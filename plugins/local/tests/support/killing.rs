@@ -25,7 +25,7 @@ pub(crate) trait Killable {
     /// File name of the plugin.
     fn binary(&self) -> &'static str;
     /// What is left of instances.
-    fn left(&self) -> Vec<String>;
+    async fn left(&self) -> Vec<String>;
 }
 
 /// A call, and what it takes until its effect is there.
@@ -274,7 +274,7 @@ async fn await_processes_gone(rig: &impl Killable) {
 async fn await_nothing(rig: &impl Killable, why: &str) {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let (processes, left) = (processes_with(&rig.marker()), rig.left());
+        let (processes, left) = (processes_with(&rig.marker()), rig.left().await);
         if processes.is_empty() && left.is_empty() {
             return;
         }
