@@ -105,10 +105,11 @@ fn services(
     docker: &Docker,
     volumes: &Volumes,
 ) -> Result<Vec<PlannedService>, Outcome> {
-    let asked = context.job.services.len();
+    let asked = docker.services.len() + context.job.services.len();
     if let Some(limit) = docker.services_limit.filter(|limit| asked > *limit as usize) {
         return Err(refused(format!(
-            "the job has {asked} services, and this runner allows {limit} (services_limit)"
+            "the job has {asked} services, the runner's own included, and this runner allows {limit} \
+             (services_limit)"
         )));
     }
     let configured = docker.services.iter().map(configured);

@@ -118,6 +118,21 @@ fn a_job_without_any_image_is_refused() {
 }
 
 #[test]
+fn the_limit_of_services_counts_those_of_the_runner_too() {
+    let own = Service { name: "redis".into(), ..Service::default() };
+    let limited = |limit| Docker {
+        image: "debian".into(),
+        services: vec![own.clone()],
+        services_limit: Some(limit),
+        ..Docker::default()
+    };
+    let payload = json!({ "services": [{ "name": "postgres" }] });
+    assert_eq!(containers(limited(2), payload.clone()).services.len(), 2);
+    let refusal = plan(limited(1), payload).expect_err("two are more than one");
+    assert_eq!(refusal.reason(), FailureReason::RunnerConfigurationError);
+}
+
+#[test]
 fn volumes_are_bound_kept_or_pass() {
     let docker = Docker {
         image: "debian".into(),
