@@ -221,7 +221,13 @@ pub(crate) fn begin(
         }
         Action::Transfer(transfer) => transfer.encode_to_vec(),
         Action::Furnish(_) => Vec::new(),
-        Action::Clear(_) => plan.temp_dir().into_bytes(),
+        Action::Clear(_) => {
+            // A job that is over before it began leaves what was made for it to this.
+            if let Some(unused) = ahead.take() {
+                unused.dismiss();
+            }
+            plan.temp_dir().into_bytes()
+        }
         Action::Prepare(prepare) => {
             return done(make_directories(plan, prepare), prepared(prepare));
         }

@@ -20,7 +20,7 @@ use crate::audience::Audience;
 use crate::clock::Clock;
 use crate::descendants::Reaper;
 use crate::listener::{Asked, Listener};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, Piece};
 use crate::slot::Slot;
 use crate::stage::{self, Begun, Running};
 use crate::store::Store;
@@ -147,10 +147,7 @@ impl Supervisor {
         last.ended_us = micros(now);
         self.audience.progress(&last);
         let name = last.stage;
-        self.write(|trace, out| {
-            trace.end_work(now, out);
-            trace.section_end(&name, now, out);
-        });
+        self.write(|trace, out| trace.section_end(&name, now, out));
         if let Ended::Broken(why) = &ended {
             self.say(&format!("{name}: {why}\n"));
         }
@@ -168,8 +165,8 @@ impl Supervisor {
         if is_input_due && let Some(current) = &mut self.now_running {
             current.running.feed_on();
         }
-        let text = self.outputs.read();
-        self.work(&text);
+        let pieces = self.outputs.read();
+        self.work(pieces);
     }
 
     fn wait_limit(&self) -> Duration {
@@ -210,10 +207,19 @@ impl Supervisor {
         input_at.is_some_and(|at| !fds[at].revents().is_empty())
     }
 
-    fn work(&mut self, text: &[u8]) {
-        if !text.is_empty() {
-            self.write(|trace, out| trace.work(text, SystemTime::now(), out));
+    fn work(&mut self, pieces: Vec<Piece>) {
+        if pieces.is_empty() {
+            return;
         }
+        self.write(|trace, out| {
+            let now = SystemTime::now();
+            for Piece { output, text, is_last } in pieces {
+                trace.work(output, &text, now, out);
+                if is_last {
+                    trace.close(output, now, out);
+                }
+            }
+        });
     }
 
     fn hear(&mut self, how: impl Fn(&mut Listener) -> Vec<Asked>) {
@@ -275,8 +281,8 @@ impl Supervisor {
             return;
         };
         // What it printed last is in the pipe already.
-        let text = self.outputs.drain();
-        self.work(&text);
+        let pieces = self.outputs.drain();
+        self.work(pieces);
         let Some(current) = self.now_running.take() else {
             return;
         };
@@ -292,8 +298,8 @@ impl Supervisor {
     fn finish(&mut self) {
         self.hands.ahead = None;
         self.hands.reaper.kill_all(self.audience.alone.pid());
-        let text = self.outputs.drain();
-        self.work(&text);
+        let pieces = self.outputs.drain();
+        self.work(pieces);
         let outcome = self.sequence.outcome();
         self.say(&outcome.last_line());
         self.write(|trace, out| trace.end(SystemTime::now(), out));

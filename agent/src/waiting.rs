@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use job::place::Place;
 use job::plan::Plan;
 use job::wire::{
     Armed, Frames, FromAgent, NEWEST_PROTOCOL, OLDEST_PROTOCOL, Ready, Refused, ToAgent, encode,
@@ -44,6 +45,8 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
         newest_protocol: NEWEST_PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
     }))?;
+    // Before the first child: older kernels tell no child of it that is there already.
+    let mut reaper = Reaper::adopt_orphans();
     let mut made_ahead = MadeAhead(None);
     let Some(plan) = manager.plan(&mut made_ahead)? else {
         return Ok(ExitCode::SUCCESS);
@@ -65,14 +68,8 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
         Ok(store) => store,
         Err(error) => return refuse(&error.to_string(), false),
     };
-    let mut reaper = Reaper::adopt_orphans();
     let place = stage::place(&plan);
-    // A shell that is up already saves the job its start.
-    let mut ahead = made_ahead.0.take_if(|made| plan.containers.is_some() && made.is_alive());
-    if ahead.is_none() {
-        ahead = stage::start_ahead(&plan, &*place);
-    }
-    let mut ahead = MadeAhead(ahead);
+    let mut ahead = made_ahead.or_start(&plan, &*place);
     say(from_agent::Message::Armed(Armed {}))?;
     if !manager.go()? {
         drop(ahead);
@@ -97,6 +94,15 @@ pub(crate) fn run(base: &Path, slot: u32) -> Result<ExitCode, Error> {
 /// A process that waits for the job's first work. Without one, it is given a moment to remove
 /// what it made.
 struct MadeAhead(Option<Running>);
+
+impl MadeAhead {
+    /// The plan's first process: this one if it can be, or a shell that is up when its script
+    /// comes.
+    fn or_start(mut self, plan: &Plan, place: &dyn Place) -> Self {
+        let made = self.0.take_if(|made| plan.containers.is_some() && made.is_alive());
+        Self(made.or_else(|| stage::start_ahead(plan, place)))
+    }
+}
 
 impl Drop for MadeAhead {
     fn drop(&mut self) {

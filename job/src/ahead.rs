@@ -16,7 +16,8 @@ const OF_JOB: [&str; 5] = [
     "com.gitlab.gitlab-runner.pipeline.id",
 ];
 
-/// On what is made ahead, also once a job has taken it.
+/// On what is made ahead, also once a job has taken it: when it was made, in seconds since
+/// 1970.
 pub const LABEL: &str = "mayfly.ahead";
 
 /// What of a job's containers does not depend on the job: equal for two jobs where one can
@@ -49,7 +50,6 @@ pub fn shape(containers: &Containers) -> Option<Containers> {
     config.remove("Env");
     let mut labels = containers.labels.clone();
     labels.retain(|key, _| !OF_JOB.contains(&key.as_str()));
-    labels.insert(LABEL.into(), "true".into());
     let word = |key: &str| containers.labels.get(key).map_or("", String::as_str);
     Some(Containers {
         host: containers.host.clone(),

@@ -82,9 +82,10 @@ fn what_services_print_is_masked() {
         "name": BUSYBOX, "alias": "talking", "command": ["sh", "-c", script],
         "variables": [{ "key": "WORD", "value": secret }],
     });
-    // The service can be connected to once it has said all. The job itself is silent: what
-    // two processes print at once may cut each other's words.
-    let script = ["until echo | nc talking 80 2>/dev/null; do sleep 0.1; done", "sleep 2"];
+    // The service can be connected to once it has said all. Meanwhile the job talks, too.
+    let talk = "for n in $(seq 200); do printf \"$n $SECRET \"; done; echo";
+    let wait = format!("until echo | nc talking 80 2>/dev/null; do {talk}; sleep 0.01; done");
+    let script = [wait.as_str(), "sleep 2"];
     let spec = JobSpec::script(script)
         .masked("SECRET", secret)
         .variable("CI_DEBUG_SERVICES", "true")

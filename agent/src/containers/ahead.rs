@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::clear::{remove, remove_network};
 use super::daemon::{Ask, Daemon, escape};
-use super::furnish::{BUILD, NETWORK, Ties};
+use super::furnish::{BUILD, Ties};
 use super::{Job, Trouble, While as _, system_failure};
 use crate::Error;
 
@@ -70,14 +70,19 @@ async fn hold() -> std::io::Result<(Option<Ahead>, Vec<u8>)> {
         Ok(shape) => Ahead::make(shape).await.ok(),
         Err(_) => None,
     };
-    if timeout(LONGEST, input.readable()).await.is_err()
+    let mut bytes = Vec::new();
+    if !comes_within(LONGEST, &mut input, &mut bytes).await
         && let Some(ahead) = ahead.take()
     {
         ahead.remove().await;
     }
-    let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).await?;
     Ok((ahead, bytes))
+}
+
+/// Whether something comes, or the end, within a time.
+async fn comes_within(limit: Duration, input: &mut UnixStream, bytes: &mut Vec<u8>) -> bool {
+    timeout(limit, input.read_buf(bytes)).await.is_ok()
 }
 
 impl Ahead {
@@ -85,7 +90,9 @@ impl Ahead {
     /// image must be there. On a slot that holds something already this would not be the
     /// only one at work, and nothing is touched.
     async fn make(shape: Containers) -> Result<Self, Trouble> {
-        let job = Job::of(&shape)?;
+        let mut labelled = shape.clone();
+        labelled.labels.insert(LABEL.into(), since_1970().as_secs().to_string());
+        let job = Job::of(&labelled)?;
         if !job.is_slot_clear().await.during("the slot cannot be looked at")? {
             return Err(system_failure("something is left on the slot"));
         }
@@ -176,43 +183,77 @@ fn identity(path: &str) -> Option<(u64, u64)> {
 }
 
 /// Removes what waits for jobs, on any instance of this daemon, although nobody holds it any
-/// more. What a job has taken has the job's name. What cannot be removed is of no matter to
-/// this instance.
+/// more. What a job has taken has the job's name, or holds its containers. What cannot be
+/// removed is of no matter to this instance.
 pub(super) async fn remove_abandoned(daemon: &Daemon) {
-    let filters = escape(&json!({ "label": [LABEL] }).to_string());
-    let path = format!("/containers/json?all=1&filters={filters}");
-    let listed = daemon.call(Ask::get(&path)).await.unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let listed = listed.as_array().into_iter().flatten();
-    for item in listed.filter(|item| is_abandoned(item, now)) {
-        let Some(name) = item["Names"][0].as_str() else { continue };
-        let name = name.trim_start_matches('/');
-        let _ = remove(daemon, name).await;
-        let network = name.trim_end_matches(BUILD).to_owned() + NETWORK;
-        let _ = remove_network(daemon, &network).await;
+    let now = since_1970();
+    for item in listed(daemon, "/containers/json?all=1&", json!({ "label": [LABEL] })).await {
+        let waits = item["Names"][0].as_str().is_some_and(|name| name.ends_with("-ahead-build"));
+        if let (true, Some(id)) = (waits && is_old(&item, now), item["Id"].as_str()) {
+            let _ = remove(daemon, id).await;
+        }
+    }
+    for item in listed(daemon, "/networks?", json!({ "label": [LABEL] })).await {
+        let Some(id) = item["Id"].as_str().filter(|_| is_old(&item, now)) else { continue };
+        // Between its scripts all containers of a job stand still, and it is in use.
+        let inside = json!({ "network": [id] });
+        if listed(daemon, "/containers/json?all=1&", inside).await.is_empty() {
+            let _ = remove_network(daemon, id).await;
+        }
     }
 }
 
-/// Whether a listed container still waits, and for too long; `now` counts from 1970.
-fn is_abandoned(item: &Value, now: Duration) -> bool {
-    let waits = item["Names"][0].as_str().is_some_and(|name| name.ends_with("-ahead-build"));
-    let oldest = now.saturating_sub(ABANDONED).as_secs();
-    waits && item["Created"].as_u64().is_some_and(|created| created < oldest)
+async fn listed(daemon: &Daemon, path: &str, filters: Value) -> Vec<Value> {
+    let path = format!("{path}filters={}", escape(&filters.to_string()));
+    match daemon.call(Ask::get(&path)).await {
+        Ok(Value::Array(list)) => list,
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the time that its label tells is too long ago.
+fn is_old(item: &Value, now: Duration) -> bool {
+    let made = item["Labels"][LABEL].as_str().and_then(|seconds| seconds.parse().ok());
+    made.is_some_and(|made| Duration::from_secs(made) + ABANDONED < now)
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[test]
-    fn only_what_still_waits_after_its_time_is_abandoned() {
+    fn only_what_is_older_than_anyone_waits_is_abandoned() {
         let now = Duration::from_secs(1_000_000);
-        let listed = |name: &str, age: Duration| {
-            is_abandoned(&json!({ "Names": [name], "Created": (now - age).as_secs() }), now)
-        };
-        assert!(listed("/mayfly-i-1-ahead-build", ABANDONED + Duration::from_secs(1)));
-        assert!(!listed("/mayfly-i-1-ahead-build", LONGEST));
-        assert!(!listed("/mayfly-i-token-7-build", ABANDONED * 2), "a job has taken it");
-        assert!(!is_abandoned(&json!({ "Names": ["/mayfly-i-1-ahead-build"] }), now));
+        let made =
+            |age: Duration| json!({ "Labels": { LABEL: (now - age).as_secs().to_string() } });
+        assert!(is_old(&made(ABANDONED + Duration::from_secs(1)), now));
+        assert!(!is_old(&made(LONGEST), now));
+        assert!(!is_old(&json!({ "Labels": { LABEL: "true" } }), now));
+    }
+
+    #[tokio::test]
+    async fn silence_after_the_first_message_is_noticed() {
+        let limit = Duration::from_millis(50);
+        for (more, comes) in [(None, false), (Some(b"work".as_slice()), true)] {
+            let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
+            // As the agent writes it: all at once.
+            ours.write_all(b"\0\0\0\x05shape").await.expect("written");
+            assert_eq!(theirs.read_u32().await.expect("a length"), 5);
+            theirs.read_exact(&mut [0; 5]).await.expect("a shape");
+            if let Some(more) = more {
+                ours.write_all(more).await.expect("written");
+            }
+            let mut bytes = Vec::new();
+            assert_eq!(comes_within(limit, &mut theirs, &mut bytes).await, comes);
+            assert_eq!(bytes, more.unwrap_or_default());
+            drop(ours);
+            assert!(comes_within(limit, &mut theirs, &mut bytes).await, "an end is one");
+        }
     }
 }

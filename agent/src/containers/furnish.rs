@@ -55,6 +55,7 @@ impl Job<'_> {
         self.take_back().await?;
         if let Some(ahead) = taken {
             if ahead.is_of(&image.id) {
+                self.check_sharing().await?;
                 say("The container was made ahead of the job");
                 return Ok(());
             }

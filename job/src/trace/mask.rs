@@ -6,6 +6,7 @@
 //! are masked as one: no part of any phrase is ever shown.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 const MASKED: &[u8] = b"[MASKED]";
 const ROOT: usize = 0;
@@ -99,9 +100,9 @@ impl Phrases {
 }
 
 /// Masks one stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Masker {
-    phrases: Phrases,
+    phrases: Arc<Phrases>,
     at: usize,
     /// Bytes whose fate is open.
     pending: Vec<u8>,
@@ -114,7 +115,7 @@ pub(super) struct Masker {
 impl Masker {
     pub(super) fn new<'a>(phrases: impl IntoIterator<Item = &'a [u8]>) -> Self {
         Self {
-            phrases: Phrases::new(phrases),
+            phrases: Arc::new(Phrases::new(phrases)),
             at: ROOT,
             pending: Vec::new(),
             masked: VecDeque::new(),

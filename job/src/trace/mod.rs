@@ -10,6 +10,7 @@ mod stamp;
 mod token;
 mod utf8;
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::plan::TraceOptions;
@@ -23,7 +24,10 @@ use utf8::Cleaner;
 #[derive(Debug)]
 pub struct Trace {
     runner: Filters,
-    work: Filters,
+    /// Of each output that is open: what two of them print at once would cut each other's
+    /// secrets.
+    work: BTreeMap<u64, Filters>,
+    blank: Filters,
     stamper: Option<Stamper>,
     sections: bool,
     limit: Limit,
@@ -35,7 +39,8 @@ impl Trace {
     pub fn new(options: &TraceOptions) -> Self {
         Self {
             runner: Filters::new(options),
-            work: Filters::new(options),
+            work: BTreeMap::new(),
+            blank: Filters::new(options),
             stamper: options.timestamps.then(Stamper::default),
             sections: options.sections,
             limit: Limit { bytes: options.limit_bytes, used: 0, exceeded: false },
@@ -43,16 +48,26 @@ impl Trace {
         }
     }
 
-    /// What the job prints; appends the log's next bytes to `out`.
-    pub fn work(&mut self, bytes: &[u8], now: SystemTime, out: &mut Vec<u8>) {
+    /// What the job prints to one of its outputs; appends the log's next bytes to `out`. What
+    /// may become a secret is held back until the output says more, or is closed.
+    pub fn work(&mut self, output: u64, bytes: &[u8], now: SystemTime, out: &mut Vec<u8>) {
         let mut clean = Vec::with_capacity(bytes.len());
-        self.work.push(bytes, &mut clean);
+        let filters = self.work.entry(output).or_insert_with(|| self.blank.clone());
+        filters.push(bytes, &mut clean);
         self.append(Stream::Work, &clean, now, out);
     }
 
-    /// What the runner says; ends what the job left half printed.
+    /// Nothing more comes from an output.
+    pub fn close(&mut self, output: u64, now: SystemTime, out: &mut Vec<u8>) {
+        if let Some(mut filters) = self.work.remove(&output) {
+            let mut clean = Vec::new();
+            filters.flush(&mut clean);
+            self.append(Stream::Work, &clean, now, out);
+        }
+    }
+
+    /// What the runner says.
     pub fn runner(&mut self, text: &str, now: SystemTime, out: &mut Vec<u8>) {
-        self.end_work(now, out);
         let mut clean = Vec::with_capacity(text.len());
         self.runner.push(text.as_bytes(), &mut clean);
         self.runner.flush(&mut clean);
@@ -69,16 +84,11 @@ impl Trace {
         self.section("end", name, now, out);
     }
 
-    /// Gives out what was held back of the job's words: no more come before others do.
-    pub fn end_work(&mut self, now: SystemTime, out: &mut Vec<u8>) {
-        let mut clean = Vec::new();
-        self.work.flush(&mut clean);
-        self.append(Stream::Work, &clean, now, out);
-    }
-
-    /// Ends the log.
+    /// Ends the log, and all outputs.
     pub fn end(&mut self, now: SystemTime, out: &mut Vec<u8>) {
-        self.end_work(now, out);
+        while let Some(output) = self.work.keys().next().copied() {
+            self.close(output, now, out);
+        }
         if let Some(stamper) = &mut self.stamper {
             let mut stamped = Vec::new();
             stamper.flush(&mut stamped);
@@ -127,7 +137,7 @@ impl Trace {
 }
 
 /// What every byte of a stream goes through before it may be seen.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Filters {
     phrases: Masker,
     parameters: Follower,
@@ -226,12 +236,27 @@ mod tests {
         let mut trace = Trace::new(&options());
         let (now, mut out) = (UNIX_EPOCH, Vec::new());
         for bytes in [b"sec".as_slice(), b"ret glpat-a", b"bc \xc3", b"\xa9 \xff sec"] {
-            trace.work(bytes, now, &mut out);
+            trace.work(1, bytes, now, &mut out);
         }
+        trace.close(1, now, &mut out);
         trace.runner("\nends here\n", now, &mut out);
         trace.end(now, &mut out);
         assert_eq!(text(&out), "[MASKED] glpat-[MASKED] é \u{fffd} sec\nends here\n");
         assert_eq!((trace.len(), trace.checksum()), (out.len() as u64, crc32fast::hash(&out)));
+    }
+
+    #[test]
+    fn what_others_say_in_between_cuts_no_secret() {
+        let mut trace = Trace::new(&options());
+        let (now, mut out) = (UNIX_EPOCH, Vec::new());
+        trace.work(1, b"a sec", now, &mut out);
+        trace.work(2, b"b secr", now, &mut out);
+        trace.runner("c\n", now, &mut out);
+        trace.work(1, b"ret\n", now, &mut out);
+        trace.work(2, b"et\n", now, &mut out);
+        trace.work(3, b"d se", now, &mut out);
+        trace.end(now, &mut out);
+        assert_eq!(text(&out), "a b c\n[MASKED]\n[MASKED]\nd se");
     }
 
     #[test]
@@ -249,8 +274,8 @@ mod tests {
     fn the_limit_cuts_between_characters_and_says_so_once() {
         let mut trace = Trace::new(&TraceOptions { limit_bytes: 10, ..options() });
         let mut out = Vec::new();
-        trace.work("123456789é more".as_bytes(), UNIX_EPOCH, &mut out);
-        trace.work(b"and more", UNIX_EPOCH, &mut out);
+        trace.work(1, "123456789é more".as_bytes(), UNIX_EPOCH, &mut out);
+        trace.work(1, b"and more", UNIX_EPOCH, &mut out);
         trace.runner("Job succeeded\n", UNIX_EPOCH, &mut out);
         let expected = "123456789\n\x1b[33;1mJob's log exceeded limit of 10 bytes.\n\
                         Job execution will continue but no more output will be collected.\x1b[0;m\n";
@@ -262,7 +287,7 @@ mod tests {
     fn stamped_lines_of_runner_and_job_keep_their_streams() {
         let mut trace = Trace::new(&TraceOptions { timestamps: true, ..options() });
         let mut out = Vec::new();
-        trace.work(b"a", UNIX_EPOCH, &mut out);
+        trace.work(1, b"a", UNIX_EPOCH, &mut out);
         trace.runner("b\n", UNIX_EPOCH, &mut out);
         trace.end(UNIX_EPOCH, &mut out);
         let expected = "1970-01-01T00:00:00.000000Z 01O a\n1970-01-01T00:00:00.000000Z 00O b\n";

@@ -2,6 +2,8 @@
 //!
 //! Nothing is held back: the prefix itself is shown, only what follows is not.
 
+use std::sync::Arc;
+
 use super::mask::Phrases;
 
 const MASKED: &[u8] = b"[MASKED]";
@@ -35,9 +37,9 @@ const PARAMETERS: [&str; 6] = [
 ];
 
 /// Masks what follows any of some prefixes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Follower {
-    prefixes: Phrases,
+    prefixes: Arc<Phrases>,
     at: usize,
     fold_case: bool,
     is_secret: fn(u8) -> bool,
@@ -71,7 +73,7 @@ impl Follower {
         fold_case: bool,
         is_secret: fn(u8) -> bool,
     ) -> Self {
-        let prefixes = Phrases::new(prefixes);
+        let prefixes = Arc::new(Phrases::new(prefixes));
         Self { prefixes, at: 0, fold_case, is_secret, following: false, shown: false }
     }
 

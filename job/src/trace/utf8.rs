@@ -3,7 +3,7 @@
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// Cleans one stream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cleaner {
     /// The beginning of a character whose rest has not come yet: at most 3 bytes.
     pending: Vec<u8>,
