@@ -2,7 +2,7 @@
 //! thrown away where not, and never left behind.
 
 use serde_json::json;
-use support::{BUSYBOX, ContainerJobs, JobSpec, Runner, State, processes, seconds, until};
+use support::{BUSYBOX, ContainerJobs, JobSpec, Runner, State, seconds, until};
 
 use super::images::Derived;
 use super::needed;
@@ -166,14 +166,7 @@ fn a_killed_manager_or_agent_leaves_nothing_that_waits() {
 
     rig.manager.restart();
     rig.two_of_a_kind(&spec);
-    let directory = rig.manager.directory().display().to_string();
-    let is_agent = |process: &processes::Process| {
-        process.args.iter().any(|arg| arg == "job" || arg == "containers")
-            && process.exe.to_string_lossy().contains("agent")
-    };
-    let agents: Vec<_> = processes::mentioning(&directory).into_iter().filter(is_agent).collect();
-    assert!(agents.len() >= 2, "{agents:?}");
-    agents.iter().for_each(processes::Process::kill);
+    rig.kill_agents();
     let (_, trace) = rig.run(spec, State::Success);
     assert!(!trace.contains(TAKEN), "{trace}");
     rig.nothing_is_left(seconds(10));

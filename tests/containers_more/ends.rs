@@ -11,19 +11,12 @@ use super::needed;
 #[test]
 fn a_killed_agent_fails_its_job_and_its_containers_go() {
     let rig = needed!(ContainerJobs::local(json!({}), |runner| runner.max_instances(1)));
-    let directory = rig.manager.directory().display().to_string();
     let spec =
         JobSpec::script(["echo be''gun", "sleep 1000"]).variable("FF_NETWORK_PER_BUILD", "1");
     let job = rig.gitlab.enqueue(spec);
     rig.gitlab.wait_for_trace(job, "begun", seconds(60));
     assert!(!rig.docker.of_jobs(&rig.manager).is_empty());
-    let is_agent = |process: &processes::Process| {
-        process.args.iter().any(|arg| arg == "job" || arg == "containers")
-            && process.exe.to_string_lossy().contains("agent")
-    };
-    let agents: Vec<_> = processes::mentioning(&directory).into_iter().filter(is_agent).collect();
-    assert!(agents.len() >= 2, "{agents:?}");
-    agents.iter().for_each(processes::Process::kill);
+    rig.kill_agents();
     rig.gitlab.wait_for(job, State::Failed, seconds(60));
     let audit = rig.gitlab.audit(job);
     assert_eq!(audit.failure_reason.as_deref(), Some("runner_system_failure"), "{audit}");

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::docker::Docker;
 use crate::gitlab::{GitLab, JobId, JobSpec, State};
 use crate::manager::{Manager, Runner};
+use crate::processes::{Process, mentioning};
 use crate::wait::{seconds, until};
 
 /// The image of jobs that name none.
@@ -55,6 +56,18 @@ impl ContainerJobs {
         let found = self.gitlab.audit(job).failure_reason;
         assert_eq!(found.as_deref(), Some(reason), "{trace}");
         trace
+    }
+
+    /// Kills the agents of the manager's instances, and their children that drive containers.
+    pub fn kill_agents(&self) {
+        let directory = self.manager.directory().display().to_string();
+        let is_agent = |process: &Process| {
+            process.args.iter().any(|arg| arg == "job" || arg == "containers")
+                && process.exe.to_string_lossy().contains("agent")
+        };
+        let agents: Vec<_> = mentioning(&directory).into_iter().filter(is_agent).collect();
+        assert!(agents.len() >= 2, "{agents:?}");
+        agents.iter().for_each(Process::kill);
     }
 
     /// All of the jobs that have ended is gone from the daemon by then.
