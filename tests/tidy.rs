@@ -98,7 +98,7 @@ fn text(file: &Path) -> String {
 /// The file without its tests.
 fn code(file: &Path) -> String {
     let text = text(file);
-    let end = text.find("\n#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    let end = text.find("\n#[cfg(test)]\nmod tests").map_or(text.len(), |at| at + 1);
     text[..end].to_owned()
 }
 

@@ -5,11 +5,12 @@
 
 mod autoscaler;
 mod docker;
+mod own;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{File, GoDuration, RunnerEntry};
+use super::file::{File, RunnerEntry};
 use super::report::{Findings, Severity};
 use super::{Config, Runner, Server, system_id};
 use crate::secret::Secret;
@@ -18,12 +19,6 @@ use crate::secret::Secret;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTPUT_LIMIT_KIB: u64 = 4096;
-/// Longer than the 105 s after which a manager gives a job up whose instance it cannot reach
-/// (three keepalives and a minute); much less than the hour after which GitLab drops a job
-/// that it hears nothing of.
-const REPORT_ALONE_AFTER: Duration = Duration::from_secs(120);
-/// Less is surely a mistake: a number without a unit is nanoseconds.
-const SHORTEST_ALONE: Duration = Duration::from_secs(1);
 
 /// What a check needs to know beside the text.
 pub(super) struct Surroundings {
@@ -191,7 +186,7 @@ fn runner(
         request_concurrency: count(entry.request_concurrency, "request_concurrency").max(1),
         engine,
         autoscaler: autoscaler?,
-        report_alone_after: alone_after(entry, at, findings),
+        report_alone_after: own::alone_after(entry, at, findings),
         containers_ahead: entry.mayfly.containers_ahead.unwrap_or(true),
     })
 }
@@ -207,27 +202,6 @@ fn warn_about_variables(variables: &[String], key: &str, findings: &mut Findings
             );
         }
     }
-}
-
-fn alone_after(entry: &RunnerEntry, at: &str, findings: &mut Findings) -> Duration {
-    let Some(GoDuration(after)) = entry.mayfly.report_alone_after else {
-        return REPORT_ALONE_AFTER;
-    };
-    let key = format!("{at}.mayfly.report_alone_after");
-    if !after.is_zero() && after < SHORTEST_ALONE {
-        findings.error(
-            &key,
-            format!("{after:?} is too short"),
-            "write it with its unit, as \"120s\"; \"0s\" switches it off",
-        );
-    } else if !after.is_zero() && after < REPORT_ALONE_AFTER {
-        findings.warn(
-            &key,
-            format!("{after:?} is less than a manager takes to give up an instance"),
-            "an agent and its manager may tell the server different ends of a job",
-        );
-    }
-    after
 }
 
 fn engine(
