@@ -201,7 +201,13 @@ impl Sim {
         let gitlab = &mut self.gitlab;
         jobs.retain(|_, job| !gitlab.job(*job).told && !gitlab.job(*job).given_up);
         let given_up = self.shell().fleet.instance(id).and_then(Instance::drain_reason);
-        let hopeless = given_up.is_some_and(|why| GIVEN_UP.contains(&why));
+        // Neither its provider nor itself says that it is there.
+        let is_silent = self.cloud.machines.get(id).is_some_and(|machine| {
+            self.at >= machine.given_up_from
+                && machine.reachable_from.saturating_add(20 * SECOND) >= self.at
+        });
+        let hopeless = given_up.is_some_and(|why| GIVEN_UP.contains(&why))
+            || (is_silent && reason == Reason::ReportedTimeout);
         if !jobs.is_empty() && !hopeless {
             let what = format!("{id} runs {jobs:?}, deleted for {}", reason.as_str());
             self.broken("I2 no running job loses its instance by our doing", what);
