@@ -91,7 +91,7 @@ impl Running {
 
     /// Whether it has not ended; only of a child that nobody else waits for.
     pub(crate) fn is_alive(&self) -> bool {
-        matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None))
+        has_not_ended(self.pid)
     }
 
     /// Tells a process that waits that nothing comes, and gives it a moment to end: what it
@@ -99,9 +99,7 @@ impl Running {
     pub(crate) fn dismiss(self) {
         let (pid, deadline) = (self.pid, Instant::now() + DISMISSAL);
         drop(self);
-        while Instant::now() < deadline
-            && matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
-        {
+        while Instant::now() < deadline && has_not_ended(pid) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -151,6 +149,11 @@ impl Running {
         let ended = reaper.end_of(self.pid).map(ended)?;
         Some(self.verdict.as_ref().and_then(read_verdict).map_or(ended, Ended::Failed))
     }
+}
+
+/// Reaps the child if it has.
+fn has_not_ended(child: Pid) -> bool {
+    matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None))
 }
 
 /// What a process said before it ended; never blocks.

@@ -15,6 +15,11 @@ use rustix::process::Pid;
 use crate::plan::{Clear, ContainerWork, Containers, Furnish, Work as Inside};
 use crate::wire::encode;
 
+/// What follows the role of a process that makes something ahead of a job.
+pub const AHEAD: &str = "ahead";
+/// The body of a request and some names, in bytes.
+const LONGEST_SHAPE: usize = 1024 * 1024;
+
 /// Something to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -66,11 +71,7 @@ impl Place for Processes {
     fn start(&self, work: Work, output: OwnedFd) -> io::Result<Process> {
         let mut command = match work {
             Work::Shell | Work::AgentShell => shell(),
-            Work::Transfer => {
-                let mut command = Command::new(&self.agent);
-                command.arg(self.transfer_role);
-                command
-            }
+            Work::Transfer => self.agent(&[self.transfer_role]),
             Work::Furnish | Work::Clear => {
                 return Err(io::Error::other("there is nothing to make on the instance itself"));
             }
@@ -88,6 +89,12 @@ impl Place for Processes {
 }
 
 impl Processes {
+    fn agent(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.agent);
+        command.args(words);
+        command
+    }
+
     fn spawn(&self, command: &mut Command, output: OwnedFd) -> io::Result<std::process::Child> {
         let stderr = output.try_clone()?;
         command
@@ -113,11 +120,6 @@ pub struct InContainers {
     pub began: Cell<bool>,
 }
 
-/// What follows the role of a process that makes something ahead of a job.
-pub const AHEAD: &str = "ahead";
-/// The body of a request and some names, in bytes.
-const LONGEST_SHAPE: usize = 1024 * 1024;
-
 impl InContainers {
     /// Starts a process that makes what `containers` are here, a shape (see
     /// [`crate::ahead`]), prints nothing, and waits to be given the work of a job,
@@ -138,8 +140,8 @@ impl InContainers {
     fn start_role(&self, words: &[&str], output: OwnedFd) -> io::Result<Process> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let mut command = Command::new(&self.processes.agent);
-        command.args(words).stdin(Stdio::from(theirs));
+        let mut command = self.processes.agent(words);
+        command.stdin(Stdio::from(theirs));
         let child = self.processes.spawn(&mut command, output)?;
         Ok(Process { pid: Pid::from_child(&child), stdin: ours.try_clone()?, verdict: Some(ours) })
     }

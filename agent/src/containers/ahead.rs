@@ -16,9 +16,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::clear::{remove, remove_network};
-use super::daemon::{Ask, Daemon, escape};
-use super::furnish::{BUILD, Ties};
+use super::clear::{CONTAINERS, NETWORKS, list, remove, remove_network};
+use super::daemon::{Ask, Daemon};
+use super::furnish::BUILD;
 use super::{Job, Trouble, While as _, system_failure};
 use crate::Error;
 
@@ -96,7 +96,7 @@ impl Ahead {
         if !job.is_slot_clear().await.during("the slot cannot be looked at")? {
             return Err(system_failure("something is left on the slot"));
         }
-        let build = shape.build.clone().unwrap_or_default();
+        let build = labelled.build.clone().unwrap_or_default();
         let image = job.inspect(&build.image).await.during("the image is not there")?;
         if image.has_entrypoint {
             return Err(system_failure("an entrypoint waits for the sources"));
@@ -104,18 +104,16 @@ impl Ahead {
         let failed = |error| system_failure(format!("there is no builds directory: {error}"));
         job.make_outside().map_err(failed)?;
         job.make_volumes().await?;
-        let network = job.network().zip(job.make_network().await?);
+        let network = job.network.clone().zip(job.make_network().await?);
         let mut ahead = Self {
             daemon: job.daemon.clone(),
             container: job.name(BUILD),
             image: String::new(),
             network,
             outside: identity(&shape.outside),
-            shape: Containers::default(),
+            shape,
         };
-        let made = ahead.make_container(&job, &build).await;
-        ahead.shape = shape;
-        match made {
+        match ahead.make_container(&job, &build).await {
             Ok(()) => Ok(ahead),
             Err(trouble) => {
                 ahead.remove().await;
@@ -170,13 +168,6 @@ impl Ahead {
     }
 }
 
-impl Job<'_> {
-    /// How the job's container stands to others, but for links.
-    pub(super) fn ties(&self) -> Ties {
-        Ties { network: self.network(), aliases: vec![BUILD.into()], links: Vec::new() }
-    }
-}
-
 /// Which directory is at a path: another one may get the same name.
 fn identity(path: &str) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
@@ -186,28 +177,20 @@ fn identity(path: &str) -> Option<(u64, u64)> {
 /// more. What a job has taken has the job's name, or holds its containers. What cannot be
 /// removed is of no matter to this instance.
 pub(super) async fn remove_abandoned(daemon: &Daemon) {
-    let now = since_1970();
-    for item in listed(daemon, "/containers/json?all=1&", json!({ "label": [LABEL] })).await {
+    let (now, labelled) = (since_1970(), json!({ "label": [LABEL] }));
+    for item in list(daemon, CONTAINERS, &labelled).await.unwrap_or_default() {
         let waits = item["Names"][0].as_str().is_some_and(|name| name.ends_with("-ahead-build"));
         if let (true, Some(id)) = (waits && is_old(&item, now), item["Id"].as_str()) {
             let _ = remove(daemon, id).await;
         }
     }
-    for item in listed(daemon, "/networks?", json!({ "label": [LABEL] })).await {
+    for item in list(daemon, NETWORKS, &labelled).await.unwrap_or_default() {
         let Some(id) = item["Id"].as_str().filter(|_| is_old(&item, now)) else { continue };
         // Between its scripts all containers of a job stand still, and it is in use.
-        let inside = json!({ "network": [id] });
-        if listed(daemon, "/containers/json?all=1&", inside).await.is_empty() {
+        let inside = list(daemon, CONTAINERS, &json!({ "network": [id] })).await;
+        if inside.is_ok_and(|inside| inside.is_empty()) {
             let _ = remove_network(daemon, id).await;
         }
-    }
-}
-
-async fn listed(daemon: &Daemon, path: &str, filters: Value) -> Vec<Value> {
-    let path = format!("{path}filters={}", escape(&filters.to_string()));
-    match daemon.call(Ask::get(&path)).await {
-        Ok(Value::Array(list)) => list,
-        _ => Vec::new(),
     }
 }
 

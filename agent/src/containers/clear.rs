@@ -13,6 +13,9 @@ use super::{Job, ahead, warn};
 const SLOT: [&str; 2] = ["mayfly.instance", "mayfly.slot"];
 const JOB: &str = "mayfly.job";
 
+pub(super) const CONTAINERS: &str = "/containers/json?all=1&";
+pub(super) const NETWORKS: &str = "/networks?";
+
 impl Job<'_> {
     /// Everything of the job goes, what was made ahead of it too, and `remove`, a directory.
     /// What cannot be removed is told; the next job of the slot tries again.
@@ -48,15 +51,9 @@ impl Job<'_> {
 
     /// Whether nothing of any job is on the slot.
     pub(super) async fn is_slot_clear(&self) -> Result<bool, Fault> {
-        let filters = filters(&self.slot());
-        for kind in ["containers/json?all=1&", "networks?"] {
-            let path = format!("/{kind}filters={filters}");
-            let listed = self.daemon.call(Ask::get(&path)).await?;
-            if listed.as_array().is_none_or(|listed| !listed.is_empty()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let filters = with_labels(&self.slot());
+        let is_clear = list(&self.daemon, CONTAINERS, &filters).await?.is_empty();
+        Ok(is_clear && list(&self.daemon, NETWORKS, &filters).await?.is_empty())
     }
 
     /// The labels of all that is made for jobs of this slot.
@@ -100,31 +97,40 @@ async fn remove_all(
     which: impl Fn(&Value) -> bool,
     networks: Networks,
 ) -> Result<(), Fault> {
-    let filters = filters(labels);
-    let ids = |list: &Value| -> Vec<String> {
-        let chosen = list.as_array().into_iter().flatten().filter(|item| which(item));
+    let filters = with_labels(labels);
+    let ids = |list: Vec<Value>| -> Vec<String> {
+        let chosen = list.iter().filter(|item| which(item));
         chosen.filter_map(|item| Some(item["Id"].as_str()?.to_owned())).collect()
     };
-    let path = format!("/containers/json?all=1&filters={filters}");
-    let listed = daemon.call(Ask::get(&path)).await?;
-    for id in ids(&listed) {
+    for id in ids(list(daemon, CONTAINERS, &filters).await?) {
         remove(daemon, &id).await?;
     }
     if networks == Networks::Stay {
         return Ok(());
     }
-    let path = format!("/networks?filters={filters}");
-    let listed = daemon.call(Ask::get(&path)).await?;
-    for id in ids(&listed) {
+    for id in ids(list(daemon, NETWORKS, &filters).await?) {
         remove_network(daemon, &id).await?;
     }
     Ok(())
 }
 
-/// Of a list, as part of a path.
-fn filters(labels: &BTreeMap<&str, &str>) -> String {
+fn with_labels(labels: &BTreeMap<&str, &str>) -> Value {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    escape(&json!({ "label": labels }).to_string())
+    json!({ "label": labels })
+}
+
+/// What the daemon has of a kind, [`CONTAINERS`] in any state or [`NETWORKS`], that passes its
+/// filters.
+pub(super) async fn list(
+    daemon: &Daemon,
+    kind: &str,
+    filters: &Value,
+) -> Result<Vec<Value>, Fault> {
+    let path = format!("{kind}filters={}", escape(&filters.to_string()));
+    match daemon.call(Ask::get(&path)).await? {
+        Value::Array(list) => Ok(list),
+        _ => Err(Fault::Broken("a list is none".into())),
+    }
 }
 
 pub(super) async fn remove_network(daemon: &Daemon, id: &str) -> Result<(), Fault> {

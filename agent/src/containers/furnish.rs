@@ -81,9 +81,9 @@ impl Job<'_> {
         None
     }
 
-    /// The name of the job's own network, if it has one.
-    pub(super) fn network(&self) -> Option<String> {
-        self.network.clone()
+    /// How the job's container stands to others, but for links.
+    pub(super) fn ties(&self) -> Ties {
+        Ties { network: self.network.clone(), aliases: vec![BUILD.into()], links: Vec::new() }
     }
 
     /// The builds directory on the instance, in a directory of ours alone.

@@ -75,7 +75,7 @@ impl Job<'_> {
         say(&format!("Starting service {} ...", container.image));
         let image = self.image(container).await?;
         let ties = Ties {
-            network: self.network(),
+            network: self.network.clone(),
             links: links.to_vec(),
             aliases: service.aliases.clone(),
         };

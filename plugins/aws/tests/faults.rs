@@ -3,7 +3,9 @@
 mod support;
 
 use serde_json::json;
-use support::{Fault, LIMIT, Proxy, Rig, add, await_log, list, logs, running, until};
+use support::logs::{await_log, logs};
+use support::proxy::{Fault, Proxy};
+use support::{LIMIT, Rig, add, list, running, until};
 
 const DESCRIBE: &str = "DescribeAutoScalingGroups";
 const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";

@@ -12,7 +12,8 @@ use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName, Reservation};
 use killing::{Killable, nothing_is_left_after_a_refusal, nothing_is_left_after_kills};
 use mayfly_plugin::host::{Plugin, StartError};
 use serde_json::json;
-use support::{LIMIT, Proxy, Rig};
+use support::proxy::Proxy;
+use support::{LIMIT, Rig};
 
 impl Killable for Rig {
     async fn begin(&self) -> Result<Plugin, StartError> {

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use mayfly_plugin::{InstanceState, Protocol};
 use serde_json::json;
+use support::logs::{await_log, logs};
+use support::proxy::Fault;
 use support::{
-    Fault, KEY_ID, LIMIT, REGION, Rig, SECRET, TOKEN, add, assert_in_policy, await_log, list, logs,
-    running, state_of, until,
+    KEY_ID, LIMIT, REGION, Rig, SECRET, TOKEN, add, assert_in_policy, list, running, state_of,
+    until,
 };
 
 #[tokio::test]

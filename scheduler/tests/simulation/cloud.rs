@@ -58,6 +58,13 @@ pub(crate) struct Machine {
     pub(crate) starts: u32,
 }
 
+impl Machine {
+    /// Whether who tried had long enough: connecting takes some tries.
+    pub(crate) fn could_be_reached(&self, at: Ms) -> bool {
+        self.reachable_from.saturating_add(20 * SECOND) < at
+    }
+}
+
 /// All of them.
 #[derive(Default)]
 pub(crate) struct Cloud {

@@ -203,8 +203,7 @@ impl Sim {
         let given_up = self.shell().fleet.instance(id).and_then(Instance::drain_reason);
         // Neither its provider nor itself says that it is there.
         let is_silent = self.cloud.machines.get(id).is_some_and(|machine| {
-            self.at >= machine.given_up_from
-                && machine.reachable_from.saturating_add(20 * SECOND) >= self.at
+            self.at >= machine.given_up_from && !machine.could_be_reached(self.at)
         });
         let hopeless = given_up.is_some_and(|why| GIVEN_UP.contains(&why))
             || (is_silent && reason == Reason::ReportedTimeout);
@@ -223,10 +222,7 @@ impl Sim {
         // Without a plugin nobody tells how to connect.
         let plugin = self.cloud.plugin_down_until + 20 * SECOND < self.at;
         let reachable = self.cloud.machines.get(id).is_some_and(|machine| {
-            plugin
-                && machine.reachable_from.saturating_add(20 * SECOND) < self.at
-                && !machine.leaving
-                && !machine.hidden
+            plugin && machine.could_be_reached(self.at) && !machine.leaving && !machine.hidden
         });
         if reachable {
             let what = format!("job {job} is given up, {id} could be reached all the time");

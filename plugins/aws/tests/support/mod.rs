@@ -1,10 +1,10 @@
 //! A rig for one plugin before a moto server of this process, with groups of its own.
-#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "each test file uses a part")]
 
 #[path = "../../../local/tests/support/logs.rs"]
-mod logs;
+pub(crate) mod logs;
 mod moto;
-mod proxy;
+pub(crate) mod proxy;
 
 use std::path::Path;
 use std::process::Command;
@@ -20,8 +20,7 @@ use mayfly_plugin::{InstanceState, InstanceStatus, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) use logs::{await_log, logs};
-pub(crate) use proxy::{Fault, Proxy};
+use proxy::Proxy;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// The SDK's traces would be seen.
